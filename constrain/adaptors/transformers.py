@@ -31,6 +31,7 @@ _KINDS = {  # logits with a kernel: the type under which numpy sees them, and th
     torch.bfloat16: (torch.int16, "bfloat16"),
 }
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
+_FEW = 1 << 16  # ids that are sooner read by the host than compared on a device
 
 
 class LogitsProcessor(transformers.LogitsProcessor):  # type: ignore[misc]
@@ -78,7 +79,8 @@ class LogitsProcessor(transformers.LogitsProcessor):  # type: ignore[misc]
     def reset(self) -> None:
         """Forget the last call: whatever ids come next are a prompt."""
         self._rows: Rows | None = None
-        self._seen: torch.Tensor | None = None  # a copy of the ids at the last step
+        self._seen: torch.Tensor | None = None  # a copy of the ids at the last step, on the host where they are few
+        self._index: tuple[list[int], torch.Tensor] | None = None  # the rows last masked, as their device reads them
         self._prompt = 0  # length of the prompt
         self._last: float | None = None  # when the last step of this call ended
 
@@ -106,14 +108,20 @@ class LogitsProcessor(transformers.LogitsProcessor):  # type: ignore[misc]
                 self._bitmask[i] = self._stops
             elif self.max_new_tokens is not None:
                 self._narrow(rows[i], self._bitmask[i].view(np.uint32), scores[i])
-        _apply(
-            masked, self._host[: len(rows)], torch.tensor(constrained, dtype=_index_type(scores), device=scores.device)
-        )
+        _apply(masked, self._host[: len(rows)], self._numbers(constrained, scores))
         if self._measures:
             kept = (masked.float().logsumexp(-1) - scores.float().logsumexp(-1)).exp().tolist()
             live = [row.matcher is not None and not row.closed for row in rows]
             self.statistics.removed.append([1 - k if on else None for k, on in zip(kept, live, strict=True)])
         return masked
+
+    def _numbers(self, rows: list[int], scores: torch.Tensor) -> torch.Tensor:
+        """The numbers of rows on the device of the scores, sent there only when they change."""
+        kept = self._index
+        if kept is None or kept[0] != rows or kept[1].device != scores.device:
+            kind = torch.int32 if scores.is_cuda else torch.int64
+            kept = self._index = rows, torch.tensor(rows, dtype=kind, device=scores.device)
+        return kept[1]
 
     def _narrow(self, row: Row, mask: npt.NDArray[np.uint32], scores: torch.Tensor) -> None:
         host: npt.NDArray[np.float32] = scores.detach().float().cpu().numpy()
@@ -161,26 +169,27 @@ class LogitsProcessor(transformers.LogitsProcessor):  # type: ignore[misc]
 
     def _follow(self, vocabulary: Vocabulary, input_ids: torch.Tensor, scores: torch.Tensor) -> Rows:
         """Bring every row's matcher to where its ids are."""
-        refused = self._continue(input_ids)
+        held = input_ids.cpu() if input_ids.numel() <= _FEW else input_ids  # a look at the device, the only one
+        refused = self._continue(held)
         if self._rows is None or refused is None:
             self._start(vocabulary, input_ids, scores)
         else:
             self._warn(vocabulary, self._rows, refused, scores)
         assert self._rows is not None
-        self._seen = input_ids.clone()  # the caller may reuse its buffer
+        self._seen = held.clone() if held is input_ids else held  # the caller may reuse its buffer
         return self._rows
 
     def _continue(self, input_ids: torch.Tensor) -> list[int] | None:
         """The rows that left their grammar in this step; None where the ids do not continue the last call."""
         seen, rows = self._seen, self._rows
         batch, length = input_ids.shape
-        if rows is None or seen is None or seen.shape[0] != batch or seen.device != input_ids.device:
+        if rows is None or seen is None or seen.shape[0] != batch:
             return None
-        if length == seen.shape[1] + 1:  # the ordinary step, in one look at the device
-            same = (input_ids[:, :-1] == seen).all().view(1).to(input_ids.dtype)
-            told: list[int] = torch.cat([same, input_ids[:, -1]]).tolist()
-            if told[0]:
-                return rows.extend(told[1:])
+        seen = seen.to(input_ids.device)
+        if length == seen.shape[1] + 1:  # the ordinary step
+            tokens = _newest(input_ids, seen)
+            if tokens is not None:
+                return rows.extend(tokens)
         within = self._prompt < length <= seen.shape[1] + 1
         if within and torch.equal(input_ids[:, : self._prompt], seen[:, : self._prompt]):
             return rows.follow(input_ids[:, self._prompt :].tolist())
@@ -239,9 +248,13 @@ def warn_of_refusal(row: int, token: int) -> None:
     )
 
 
-def _index_type(scores: torch.Tensor) -> torch.dtype:
-    """What the kernel of the device reads row numbers as."""
-    return torch.int32 if scores.is_cuda else torch.int64
+def _newest(input_ids: torch.Tensor, seen: torch.Tensor) -> list[int] | None:
+    """The last column, if the others are those that were seen: one look at the device."""
+    if not input_ids.is_cuda:
+        return input_ids[:, -1].tolist() if torch.equal(input_ids[:, :-1], seen) else None
+    same = (input_ids[:, :-1] == seen).all().view(1).to(input_ids.dtype)
+    told: list[int] = torch.cat([same, input_ids[:, -1]]).tolist()
+    return told[1:] if told[0] else None
 
 
 def _apply(scores: torch.Tensor, bitmask: torch.Tensor, rows: torch.Tensor) -> None:

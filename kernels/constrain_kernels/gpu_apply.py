@@ -16,6 +16,7 @@ import triton.language as tl
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DTYPES = (torch.float32, torch.float16, torch.bfloat16)
+PROCESSORS = 132  # of an H100 or H200; others have about as many
 
 
 @triton.jit
@@ -27,41 +28,27 @@ def allowed_bits(bitmask, group, words, VEC: tl.constexpr):
 
 
 @triton.jit
-def mask_elements(logits, bitmask, start, width, words, zero, BLOCK: tl.constexpr, VEC: tl.constexpr):
-    """The single stores of `mask_block`, for the groups that are not forbidden as a whole.
+def mask_block(logits, bitmask, start, width, words, BLOCK: tl.constexpr, VEC: tl.constexpr):
+    """Store -inf into logits[start : start + BLOCK] of one row wherever the bit is 0.
 
-    The threads of a warp take neighbours, a cache line a store: `zero` is 0, but hides from the compiler that one
-    thread could take several neighbours, with which a warp's single stores would have gaps.
-    """
-    word = start // 32 + tl.arange(0, BLOCK // 32)  # [WORDS]
-    lane = tl.arange(0, 32) ^ zero  # [32]
-    bits = tl.load(bitmask + word, mask=word < words, other=0)  # [WORDS]
-    column = word[:, None] * 32 + lane[None, :]  # [WORDS, 32]
-    forbidden = ((bits[:, None] >> lane[None, :]) & 1) == 0  # [WORDS, 32]
-    first = lane & (32 - VEC)  # [32] of the lane's group
-    empty = ((bits[:, None] >> first[None, :]) & ((1 << VEC) - 1)) == 0  # [WORDS, 32]
-    whole = empty & (column - lane[None, :] + first[None, :] + VEC <= width)
-    low = tl.full((BLOCK // 32, 32), float("-inf"), logits.dtype.element_ty)
-    tl.store(logits + column, low, mask=forbidden & (whole == 0) & (column < width))
-
-
-@triton.jit
-def mask_block(logits, bitmask, start, width, words, zero, BLOCK: tl.constexpr, VEC: tl.constexpr):
-    """Store -inf into logits[start : start + BLOCK] of one row wherever the bit is 0; no logit is read.
-
-    A store with a mask for each element is a store of one element each; so groups of 16 bytes that are forbidden as a
-    whole are stored as such, and single elements only where a block has groups of another kind.
+    Groups of 16 bytes are stored as a whole or not at all, and only those are read that are forbidden in part: memory
+    that is written in pieces smaller than its sectors of 32 bytes is read anyway, and one access for each element
+    takes six times as long on an H200.
     """
     group = start // VEC + tl.arange(0, BLOCK // VEC)  # [GROUPS]
     bits = allowed_bits(bitmask, group, words, VEC)  # [GROUPS]
     column = group[:, None] * VEC + tl.arange(0, VEC)[None, :]  # [GROUPS, VEC]
+    forbidden = ((bits[:, None] >> tl.arange(0, VEC)[None, :]) & 1) == 0  # [GROUPS, VEC]
+    touched = (bits != (1 << VEC) - 1) & (group * VEC + VEC <= width)  # [GROUPS]
+    mixed = touched & (bits != 0)  # [GROUPS]
     low = tl.full((BLOCK // VEC, VEC), float("-inf"), logits.dtype.element_ty)
-    inside = group * VEC + VEC <= width  # [GROUPS]
-    whole = (bits == 0) & inside  # [GROUPS]
-    tl.store(logits + column, low, mask=tl.broadcast_to(whole[:, None], (BLOCK // VEC, VEC)))
-    mixed = (bits != (1 << VEC) - 1) & (whole == 0) & (group * VEC < width)  # [GROUPS]
+    x = low
     if tl.max(mixed.to(tl.int32), axis=0) != 0:
-        mask_elements(logits, bitmask, start, width, words, zero, BLOCK, VEC)
+        x = tl.load(logits + column, mask=tl.broadcast_to(mixed[:, None], (BLOCK // VEC, VEC)), other=float("-inf"))
+        x = tl.where(forbidden, low, x)
+    tl.store(logits + column, x, mask=tl.broadcast_to(touched[:, None], (BLOCK // VEC, VEC)))
+    if start + BLOCK > width:  # the last group may be a part of one
+        tl.store(logits + column, low, mask=forbidden & (group[:, None] * VEC + VEC > width) & (column < width))
 
 
 @triton.jit
@@ -83,8 +70,7 @@ def apply_kernel(
         row = tl.load(rows + tl.program_id(0)).to(tl.int64)
         start = tl.program_id(1) * BLOCK
         line, mask = logits + row * logits_stride, bitmask + source * bitmask_stride
-        zero = tl.minimum(source, 0).to(tl.int32)
-        mask_block(line, mask, start, width, words, zero, BLOCK=BLOCK, VEC=VEC)
+        mask_block(line, mask, start, width, words, BLOCK=BLOCK, VEC=VEC)
 
 
 def apply_bitmask(
@@ -111,7 +97,7 @@ def apply_bitmask(
     width = logits.shape[1]
     if width == 0 or rows.numel() == 0:
         return
-    size = block or block_size(rows.numel(), width)
+    size = block or block_size(logits)
     grid = (rows.numel(), triton.cdiv(width, size))
     strides = (logits.stride(0), bitmask.stride(0))
     tables = (rows, rows if sources is None else sources)
@@ -125,7 +111,7 @@ def apply_bitmask(
             bitmask.shape[1],
             BLOCK=size,
             VEC=vector(logits),
-            num_warps=8 if size > 4096 else 4,
+            num_warps=4,
         )
 
 
@@ -134,14 +120,12 @@ def vector(logits: torch.Tensor) -> int:
     return 16 // logits.element_size()
 
 
-def block_size(rows: int, width: int) -> int:
-    """Logits a program: small while that is what fills the device's 132 (H100, H200) processors, else large."""
+def block_size(logits: torch.Tensor) -> int:
+    """Logits a program: four accesses of 16 bytes for each of its 128 threads, while that gives all processors work."""
     if INTERPRETED:
-        return interpreted_block(width)
-    for size in (8192, 4096, 2048):
-        if rows * triton.cdiv(width, size) >= 4 * 132:
-            return size
-    return 1024
+        return interpreted_block(logits.shape[1])
+    size = 4 * 128 * vector(logits)
+    return size if logits.numel() >= PROCESSORS * size else size // 4
 
 
 def interpreted_block(width: int) -> int:

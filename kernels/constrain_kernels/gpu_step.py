@@ -175,7 +175,7 @@ def step_kernel(
         if APPLY:
             if state >= 0:
                 for base in range(part * BLOCK, width, SPLITS * BLOCK):
-                    mask_block(line, mask, base, width, words, tl.minimum(state, 0), BLOCK=BLOCK, VEC=VEC)
+                    mask_block(line, mask, base, width, words, BLOCK=BLOCK, VEC=VEC)
         best = tl.full((), _NONE, tl.int64)
         if start >= 0:
             if part == 0:
