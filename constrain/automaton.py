@@ -53,8 +53,8 @@ class Automaton:
         self._builders: dict[int, Callable[[int], None]] = {}
         self._json: dict[int, tuple[ir.JsonSchema, JsonStates]] = {}  # by id of the grammar, which is kept alive
         self._known: dict[tuple[int, int], tuple[ir.Grammar, Scope, int]] = {}  # the same, with the rules around it
-        if not uses_registers(grammar):
-            self.tables.header[layout.H_FLAGS] = layout.NO_REGISTERS
+        composed = 0 if isinstance(grammar, ir.JsonSchema) else layout.COMPOSED
+        self.tables.header[layout.H_FLAGS] = composed | (0 if uses_registers(grammar) else layout.NO_REGISTERS)
         self.start = self._start(grammar)
 
     def _start(self, grammar: ir.Grammar) -> int:

@@ -50,7 +50,9 @@ class Core:
         self.number = t.state(self._number_entry(inside_number))
         self.integer = t.state(self._number_entry(inside_integer))
         for state, scalar in ((self.string, STRING), (self.number, NUMBER), (self.integer, INTEGER)):
-            t.arrays[layout.H_STATES][state * layout.S_WIDTH + layout.S_ENTRY] = entry_slice(scalar)
+            row = t.arrays[layout.H_STATES][state * layout.S_WIDTH :]
+            row[layout.S_ENTRY] = entry_slice(scalar)
+            row[layout.S_FLAGS] |= layout.LOOSE if scalar.accepting else 0
         self.null, self.true, self.false = (self.literal(t, word) for word in (b"null", b"true", b"false"))
         self.boolean = t.state(calls=[(self.true, DONE), (self.false, DONE)])
         self.flexible = self._any(t, layout.SPACE)
@@ -65,6 +67,7 @@ class Core:
         eps[list(scalar.accepting)] = 0
         transitions = t.pairs(operations, np.where(operations < 0, event, 0))
         first = first_slice(scalar)
+        flags |= layout.LOOSE if scalar.accepting else 0
         return t.block(operations.shape, t.put(classes), transitions, eps, flags=flags, first_slice=first)
 
     def _any(self, t: Tables, space: int) -> AnyValue:

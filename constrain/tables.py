@@ -485,7 +485,7 @@ class Tables:
         self.reserve(layout.H_STATES, n)
         base = self.length(layout.H_STATES)
         block = np.zeros((n, layout.S_WIDTH), np.int32)
-        block[:, layout.S_FLAGS] = flags
+        block[:, layout.S_FLAGS] = flags | layout.LOOSE * self._is_loose(shape, transitions, eps)
         block[:, layout.S_TRANS] = transitions + 2 * k * np.arange(n)
         block[:, layout.S_COUNT] = layout.DENSE
         block[:, layout.S_CMAP] = classes
@@ -498,6 +498,15 @@ class Tables:
         self.arrays[layout.H_STATES][start : start + block.size] = block.ravel()
         self.header[layout.H_LEN + layout.H_STATES] = base + n
         return base
+
+    def _is_loose(self, shape: tuple[int, ...], transitions: int, eps: npt.NDArray[Any]) -> bool:
+        """Whether a text may end or go on in some state of a block; inside JSON no scalar's text ever goes on."""
+        ends = np.flatnonzero(eps >= 0)
+        if not len(ends) or not self.header[layout.H_FLAGS] & layout.COMPOSED:
+            return False
+        n, k = shape
+        pairs = self.arrays[layout.H_TRANS][transitions : transitions + 2 * n * k].reshape(n, k, 2)
+        return bool((pairs[ends, :, 0] > 0).any())
 
     def add_object(self, spec: Sequence[int], keys: bytes) -> int:
         """The states of an object, from its description (see `constrain_kernels.building`)."""

@@ -38,16 +38,16 @@ def mask_block(logits, bitmask, start, width, words, BLOCK: tl.constexpr, VEC: t
     group = start // VEC + tl.arange(0, BLOCK // VEC)  # [GROUPS]
     bits = allowed_bits(bitmask, group, words, VEC)  # [GROUPS]
     column = group[:, None] * VEC + tl.arange(0, VEC)[None, :]  # [GROUPS, VEC]
-    forbidden = ((bits[:, None] >> tl.arange(0, VEC)[None, :]) & 1) == 0  # [GROUPS, VEC]
     touched = (bits != (1 << VEC) - 1) & (group * VEC + VEC <= width)  # [GROUPS]
     mixed = touched & (bits != 0)  # [GROUPS]
     low = tl.full((BLOCK // VEC, VEC), float("-inf"), logits.dtype.element_ty)
     x = low
     if tl.max(mixed.to(tl.int32), axis=0) != 0:
         x = tl.load(logits + column, mask=tl.broadcast_to(mixed[:, None], (BLOCK // VEC, VEC)), other=float("-inf"))
-        x = tl.where(forbidden, low, x)
+        x = tl.where(((bits[:, None] >> tl.arange(0, VEC)[None, :]) & 1) != 0, x, low)
     tl.store(logits + column, x, mask=tl.broadcast_to(touched[:, None], (BLOCK // VEC, VEC)))
     if start + BLOCK > width:  # the last group may be a part of one
+        forbidden = ((bits[:, None] >> tl.arange(0, VEC)[None, :]) & 1) == 0
         tl.store(logits + column, low, mask=forbidden & (group[:, None] * VEC + VEC > width) & (column < width))
 
 
@@ -64,11 +64,19 @@ def apply_kernel(
     BLOCK: tl.constexpr,
     VEC: tl.constexpr,
 ):
-    """One program masks BLOCK logits of logits[rows[i]] by bitmask[sources[i]]; a negative source is skipped."""
-    source = tl.load(sources + tl.program_id(0)).to(tl.int64)
+    """One program masks BLOCK logits of logits[rows[i]] by bitmask[sources[i]]; a negative source is skipped.
+
+    Neighbouring programs write neighbouring memory, and rows=None or sources=None means that row i is number i.
+    """
+    blocks = tl.cdiv(width, BLOCK)
+    row = (tl.program_id(0) // blocks).to(tl.int64)
+    start = tl.program_id(0) % blocks * BLOCK
+    source = row
+    if sources is not None:
+        source = tl.load(sources + row).to(tl.int64)
+    if rows is not None:
+        row = tl.load(rows + row).to(tl.int64)
     if source >= 0:
-        row = tl.load(rows + tl.program_id(0)).to(tl.int64)
-        start = tl.program_id(1) * BLOCK
         line, mask = logits + row * logits_stride, bitmask + source * bitmask_stride
         mask_block(line, mask, start, width, words, BLOCK=BLOCK, VEC=VEC)
 
@@ -90,23 +98,20 @@ def apply_bitmask(
     it may have any number of them); negative: left as it is. block: logits a program, a power of two. Raises
     `ValueError` for any other shape, type or device.
     """
-    if rows is None:
-        rows = torch.arange(logits.shape[0], dtype=torch.int32, device=logits.device)
     check_logits(logits)
-    _check(logits, bitmask, rows, sources)
+    count = _check(logits, bitmask, rows, sources)
     width = logits.shape[1]
-    if width == 0 or rows.numel() == 0:
+    if width == 0 or count == 0:
         return
     size = block or block_size(logits)
-    grid = (rows.numel(), triton.cdiv(width, size))
-    strides = (logits.stride(0), bitmask.stride(0))
-    tables = (rows, rows if sources is None else sources)
     with on_device(logits.device):
-        apply_kernel[grid](
+        apply_kernel[(triton.cdiv(width, size) * count,)](
             logits,
             bitmask,
-            *tables,
-            *strides,
+            rows,
+            rows if sources is None else sources,
+            logits.stride(0),
+            bitmask.stride(0),
             width,
             bitmask.shape[1],
             BLOCK=size,
@@ -143,20 +148,24 @@ def check_logits(logits: torch.Tensor) -> None:
         raise ValueError(f"logits lie on {logits.device}; this kernel needs a CUDA device")
 
 
-def _check(logits: torch.Tensor, bitmask: torch.Tensor, rows: torch.Tensor, sources: torch.Tensor | None) -> None:
+def _check(logits: torch.Tensor, bitmask: torch.Tensor, rows: torch.Tensor | None, sources: torch.Tensor | None) -> int:
+    """The number of rows to mask."""
     any_number = sources is not None
     if bitmask.dtype != torch.int32 or bitmask.ndim != 2 or not (any_number or bitmask.shape[0] == logits.shape[0]):
         wanted = "masks" if any_number else logits.shape[0]
         raise ValueError(f"the bitmask must be int32 [{wanted}, words], not {bitmask.dtype} {tuple(bitmask.shape)}")
     if bitmask.shape[1] > 1 and bitmask.stride(1) != 1:
         raise ValueError("the words of a bitmask row must be adjacent")
-    for name, numbers in (("rows", rows), ("sources", rows if sources is None else sources)):
-        if numbers.dtype != torch.int32 or numbers.shape != (rows.numel(),) or not numbers.is_contiguous():
-            raise ValueError(f"{name} must be int32 [{rows.numel()}], not {numbers.dtype} {tuple(numbers.shape)}")
-        if not logits.device == bitmask.device == numbers.device:
-            raise ValueError(
-                f"logits, bitmask and {name} lie on {logits.device}, {bitmask.device} and {numbers.device}"
-            )
+    count = logits.shape[0] if rows is None else rows.numel()
+    for name, numbers in (("bitmask", None), ("rows", rows), ("sources", sources)):
+        if numbers is not None and (numbers.dtype != torch.int32 or numbers.shape != (count,)):
+            raise ValueError(f"{name} must be int32 [{count}], not {numbers.dtype} {tuple(numbers.shape)}")
+        if numbers is not None and not numbers.is_contiguous():
+            raise ValueError(f"{name} must be contiguous")
+        device = bitmask.device if numbers is None else numbers.device
+        if device != logits.device:
+            raise ValueError(f"logits lie on {logits.device}, {name} on {device}")
+    return count
 
 
 def on_device(device: torch.device) -> Any:

@@ -15,7 +15,7 @@ import triton.language as tl
 from constrain_kernels.device_layout import NO_TOKEN, WEIGHT_BITS
 from constrain_kernels.gpu_apply import INTERPRETED, allowed_bits, check_logits, interpreted_block, on_device, vector
 
-BLOCK = 2048  # logits at a time: 48 registers a thread (sm_90, float32), so that five programs share a processor
+BLOCK, WARPS = 2048, 8  # logits at a time, and the warps for them
 NONE = -(1 << 63)  # no token: less than any packed one
 _NONE = tl.constexpr(NONE)
 _LEAST = tl.constexpr(-(1 << 31))
@@ -55,11 +55,11 @@ def gumbel(seed, counter, token):
 
 @triton.jit
 def score(z, token, temperature, seed, counter, SAMPLED: tl.constexpr):
-    """What the chosen token has most of, as an integer."""
+    """What the chosen token has most of."""
     if SAMPLED:
         noise = gumbel(seed, counter, token)
         z += tl.where(temperature > 0, noise, 0.0)
-    return order(z)
+    return z
 
 
 @triton.jit
@@ -80,11 +80,13 @@ def block_logits(logits, bitmask, base, width, words, free, BLOCK: tl.constexpr,
     bits = allowed_bits(bitmask, group, tl.where(free, 0, words), VEC)  # [GROUPS]
     bits = tl.where(free, (1 << VEC) - 1, bits)
     token = group[:, None] * VEC + tl.arange(0, VEC)[None, :]  # [GROUPS, VEC]
-    allowed = (((bits[:, None] >> tl.arange(0, VEC)[None, :]) & 1) != 0) & (token < width)
+    allowed = ((bits[:, None] >> tl.arange(0, VEC)[None, :]) & 1) != 0
     touched = (bits != 0) & (group * VEC + VEC <= width)  # [GROUPS]
-    x = tl.load(logits + token, mask=tl.broadcast_to(touched[:, None], (BLOCK // VEC, VEC)), other=0.0)
+    x = tl.load(logits + token, mask=tl.broadcast_to(touched[:, None], (BLOCK // VEC, VEC)), other=float("-inf"))
     if base + BLOCK > width:
-        x = tl.where(touched[:, None], x, tl.load(logits + token, mask=allowed & (touched[:, None] == 0), other=0.0))
+        allowed = allowed & (token < width)
+        rest = tl.load(logits + token, mask=allowed & (touched[:, None] == 0), other=float("-inf"))
+        x = tl.where(touched[:, None], x, rest)
     return x, token, allowed
 
 
@@ -106,20 +108,55 @@ def dense_best(
     SAMPLED: tl.constexpr,
     FILTERED: tl.constexpr,
 ):
-    """The best token among start..end of a row, packed."""
-    best = tl.full((BLOCK // VEC, VEC), _LEAST, tl.int32)
-    where = tl.full((BLOCK // VEC, VEC), -1, tl.int32)
+    """The best token among start..end of a row, packed.
+
+    Floats compare in one instruction, NaN with nothing; -inf is no more than what the search begins with, so a row of
+    nothing else is searched again.
+    """
+    best = tl.full((BLOCK // VEC, VEC), float("-inf"), tl.float32)
+    where = tl.full((BLOCK // VEC, VEC), -1, tl.int32)  # the block of the best
     for base in range(start, end, BLOCK):
         x, token, allowed = block_logits(logits, bitmask, base, width, words, free, BLOCK=BLOCK, VEC=VEC)
         z = scaled(x, temperature) if SAMPLED or FILTERED else x.to(tl.float32)
         if FILTERED:
             allowed = allowed & (order(z) >= least)
-        key = score(z, token, temperature, seed, counter, SAMPLED=SAMPLED)
-        better = allowed & (key > best)
-        best = tl.where(better, key, best)
-        where = tl.where(better, token, where)
-    packed = tl.where(where < 0, _NONE, pack(best, where))
-    return tl.max(tl.max(packed, axis=1), axis=0)
+        z = tl.where(allowed, score(z, token, temperature, seed, counter, SAMPLED=SAMPLED), float("-inf"))
+        better = z > best
+        best = tl.where(better, z, best)
+        where = tl.where(better, base, where)
+    place = tl.arange(0, BLOCK // VEC)[:, None] * VEC + tl.arange(0, VEC)[None, :]
+    packed = tl.max(tl.max(tl.where(where < 0, _NONE, pack(order(best), where + place)), axis=1), axis=0)
+    if packed == _NONE:
+        packed = first_allowed(
+            logits, bitmask, start, end, width, words, free, temperature, least, BLOCK, VEC, FILTERED
+        )
+    return packed
+
+
+@triton.jit
+def first_allowed(
+    logits,
+    bitmask,
+    start,
+    end,
+    width,
+    words,
+    free,
+    temperature,
+    least,
+    BLOCK: tl.constexpr,
+    VEC: tl.constexpr,
+    FILTERED: tl.constexpr,
+):
+    """The first allowed token among start..end of a row whose allowed logits are all -inf, packed."""
+    found = tl.full((), _TOKEN, tl.int32)
+    for base in range(start, end, BLOCK):
+        x, token, allowed = block_logits(logits, bitmask, base, width, words, free, BLOCK=BLOCK, VEC=VEC)
+        if FILTERED:
+            allowed = allowed & (order(scaled(x, temperature)) >= least)
+        found = tl.minimum(found, tl.min(tl.min(tl.where(allowed, token, _TOKEN), axis=1), axis=0))
+    low = order(tl.full((), float("-inf"), tl.float32))
+    return tl.where(found == _TOKEN, _NONE, pack(low, found))
 
 
 @triton.jit
@@ -146,7 +183,7 @@ def list_best(
         z = scaled(x, temperature) if SAMPLED or FILTERED else x.to(tl.float32)
         if FILTERED:
             allowed = allowed & (order(z) >= least)
-        key = score(z, token, temperature, seed, counter, SAMPLED=SAMPLED)
+        key = order(score(z, token, temperature, seed, counter, SAMPLED=SAMPLED))
         best = tl.maximum(best, tl.where(allowed, pack(key, token), _NONE))
     return tl.max(best, axis=0)
 
@@ -288,6 +325,7 @@ def combine(scratch, tickets, row, best, SPLITS: tl.constexpr):
 def part_best(
     logits,
     bitmask,
+    part,
     free,
     width,
     words,
@@ -304,7 +342,7 @@ def part_best(
 ):
     """The best token of this program's part of a row, packed."""
     each = tl.cdiv(tl.cdiv(width, BLOCK), SPLITS) * BLOCK
-    start = tl.program_id(1) * each
+    start = part * each
     least = tl.full((), _LEAST, tl.int64)
     if FILTERED:  # then one program has the whole row
         if temperature > 0:
@@ -353,11 +391,12 @@ def sample_kernel(
     FILTERED: tl.constexpr,
 ):
     """SPLITS programs choose a token of one row; the last to come writes it."""
-    row = tl.program_id(0).to(tl.int64)
+    row = (tl.program_id(0) // SPLITS).to(tl.int64)
     source = tl.load(sources + row).to(tl.int64)
     best = part_best(
         logits + row * logits_stride,
         bitmask + tl.maximum(source, 0) * bitmask_stride,
+        tl.program_id(0) % SPLITS,
         source < 0,
         width,
         words,
@@ -419,7 +458,7 @@ def sample(
     scratch = torch.full((batch,), NONE, dtype=torch.int64, device=logits.device)
     tickets = torch.zeros(batch, dtype=torch.int32, device=logits.device)
     with on_device(logits.device):
-        sample_kernel[(batch, parts)](
+        sample_kernel[(batch * parts,)](
             logits,
             bitmask,
             sources,
@@ -440,5 +479,5 @@ def sample(
             SPLITS=parts,
             SAMPLED=sampled,
             FILTERED=filtered,
-            num_warps=8,
+            num_warps=WARPS,
         )

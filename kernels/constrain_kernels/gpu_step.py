@@ -24,7 +24,17 @@ from constrain_kernels.device_layout import (
     Tables,
 )
 from constrain_kernels.gpu_apply import INTERPRETED, check_logits, interpreted_block, mask_block, on_device, vector
-from constrain_kernels.gpu_sample import BLOCK, NONE, combine, list_best, list_threshold, part_best, splits, unpack
+from constrain_kernels.gpu_sample import (
+    BLOCK,
+    NONE,
+    WARPS,
+    combine,
+    list_best,
+    list_threshold,
+    part_best,
+    splits,
+    unpack,
+)
 
 _FREE, _FROZEN = tl.constexpr(FREE), tl.constexpr(FROZEN)
 _DEAD, _UNKNOWN, _DONE = tl.constexpr(DEAD), tl.constexpr(UNKNOWN), tl.constexpr(DONE)
@@ -154,8 +164,8 @@ def step_kernel(
     APPLY: tl.constexpr,
 ):
     """SPLITS programs choose a token of one row, the last to come settles it; a listed mask is read by one of them."""
-    row = tl.program_id(0).to(tl.int64)
-    part = tl.program_id(1)
+    row = (tl.program_id(0) // SPLITS).to(tl.int64)
+    part = tl.program_id(0) % SPLITS
     state = tl.load(states + row)
     if state == _FROZEN:
         if part == 0:
@@ -191,6 +201,7 @@ def step_kernel(
             best = part_best(
                 line,
                 mask,
+                part,
                 free,
                 width,
                 words,
@@ -316,7 +327,7 @@ def step(
     size = block or (interpreted_block(width) if INTERPRETED else BLOCK)
     parts = 1 if filtered else splits(batch, width, size)
     with on_device(logits.device):
-        step_kernel[(batch, parts)](
+        step_kernel[(batch * parts,)](
             logits,
             rows.states,
             rows.ids,
@@ -345,7 +356,7 @@ def step(
             SAMPLED=sampled,
             FILTERED=filtered,
             APPLY=apply,
-            num_warps=8,
+            num_warps=WARPS,
         )
 
 

@@ -23,7 +23,9 @@ H_NEED = 29  # rows that GROW asks for beyond the usual room
 H_EPOCH = 30
 H_SIZE = 32
 
-NO_REGISTERS = 1  # H_FLAGS: no event in the whole grammar, items with equal states may merge
+# H_FLAGS
+NO_REGISTERS = 1  # no event in the whole grammar, items with equal states may merge
+COMPOSED = 2  # more than one JSON schema: nothing need tell where one part ends and the next begins
 
 # --- codes returned instead of a result ----------------------------------------------------------------------------
 GROW = -1  # a table is nearly full
@@ -43,6 +45,7 @@ OPEN_KEY = 16  # inside a key that may still become a declared one
 BOUNDED = 32  # inside a string whose length is bounded
 COUNTED = 64  # of these, one with a pattern: S_PARAM is the event that holds as long as the bound is far, and the bound
 FRESH = 128  # of these, a state between characters
+LOOSE = 256  # of an automaton in which a text may end or go on
 DENSE = -1  # S_COUNT: transitions are a row over byte classes; otherwise sparse triples (symbol, op, event)
 
 # Operations: 0 dead; 1..CALL-1 go to S_BASE + op; >= CALL call the (state, returns) at pool[op - CALL];
@@ -59,7 +62,7 @@ G_WIDTH = 8
 
 # --- hash table: pairs of int64 (key, value); the key's top bits say what it is -------------------------------------
 TAG = 60
-TAG_STEP, TAG_ITEM, TAG_NODE, TAG_SET, TAG_NODES, TAG_CONDITION, TAG_SECTION, TAG_LIKE = range(1, 9)
+TAG_STEP, TAG_ITEM, TAG_NODE, TAG_SET, TAG_NODES, TAG_CONDITION, TAG_SECTION, TAG_LIKE, TAG_AFTER = range(1, 10)
 
 # --- events (int32 rows): kind and up to three arguments -----------------------------------------------------------
 E_WIDTH = 4

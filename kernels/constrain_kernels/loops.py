@@ -9,7 +9,9 @@ from __future__ import annotations
 
 from constrain_kernels.jit import kernel
 from constrain_kernels.layout import (
+    COMPOSED,
     GROUPS,
+    H_FLAGS,
     H_POOL,
     H_SCRATCH,
     H_STATES,
@@ -18,6 +20,7 @@ from constrain_kernels.layout import (
     HIGH,
     S_BASE,
     S_CMAP,
+    S_EPS,
     S_TRANS,
     S_WIDTH,
     V_PLAIN,
@@ -45,10 +48,12 @@ def after(h, state, byte):
 
 
 @kernel
-def leaves(h, state, byte):
-    """Whether a byte ends what the dense block reads: it leads nowhere inside, and is not dead."""
+def leaves(h, state, byte, below):
+    """Whether a byte that leads nowhere inside the dense block may lead on outside: it ends the text, or follows it."""
     row = state * S_WIDTH
     states = g64(h, H_STATES)
+    if below != 0 and g64(h, H_FLAGS) & COMPOSED and g32(states, row + S_EPS) >= 0:
+        return True
     cmap = g32(states, row + S_CMAP)
     return g32(g64(h, H_TRANS), g32(states, row + S_TRANS) + 2 * g32(g64(h, H_POOL), cmap + byte)) < 0
 
@@ -80,7 +85,7 @@ def excused(phase, byte):
 
 
 @kernel
-def left_out(h, state):
+def left_out(h, state, below):
     """(the groups of plain characters that are dead wherever they may come, those that are in some places), as bits.
 
     Text of the other groups never dies. A search over (state, place in a character): all of them are live, so what it
@@ -106,7 +111,7 @@ def left_out(h, state):
             target = after(h, here, byte)
             if target == 0:
                 dead |= 1 << excused(phase, byte)
-                if leaves(h, here, byte):  # what follows is walked
+                if leaves(h, here, byte, below):  # what follows is walked
                     live |= 1 << excused(phase, byte)
                 continue
             if phase == 0:

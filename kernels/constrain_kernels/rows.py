@@ -70,7 +70,7 @@ from constrain_kernels.likeness import copy_row, find_like, remember_row
 from constrain_kernels.loops import left_out, plain_mask
 from constrain_kernels.memory import clear, g32, g64, p32, p64
 from constrain_kernels.seeds import seed_declared, seed_returns, seed_root
-from constrain_kernels.walk import WHOLE, dives, run
+from constrain_kernels.walk import WHOLE, dives, number_goes_on, run
 
 
 @kernel
@@ -234,7 +234,7 @@ def walk_automaton(h, config, state, below):
     done = add_tokens(h, config)
     if done < 0:
         return done
-    dead, partly = left_out(h, state)
+    dead, partly = left_out(h, state, below)
     if not by_masks(dead, partly):
         seed(h, 0, 0, here, under, 0)
         return run(h)
@@ -253,7 +253,10 @@ def walk_item(h, config, state, below):
     row = state * S_WIDTH
     flags = g32(g64(h, H_STATES), row + S_FLAGS)
     number = g32(g64(h, H_STATES), row + S_SLICE)
-    if number > 0 and g64(h, H_FLAGS) & NO_REGISTERS == 0:
+    crossed = number_goes_on(h, state, below) if number > 0 else 0
+    if crossed < 0:
+        return CODES + crossed
+    if number > 0 and crossed == 0 and g64(h, H_FLAGS) & NO_REGISTERS == 0:
         done = 1
         if shared_section(h, state, below) == 0:
             done = walk_slice(h, number, state, below)
@@ -267,6 +270,13 @@ def walk_item(h, config, state, below):
     else:
         done = walk_plain(h, config, state, below)
         base = BASE_SPACE if flags & SPACE else BASE_NONE
+        if done == 1 and base == BASE_NONE and g64(g64(h, H_SCRATCH), X_PAIR_LEN) > PAIR_CAP >> 1:
+            begin_walk(h)  # text of any kind lies before it: too much for a list
+            base = own_mask(h)
+            if base < 0:
+                return CODES + base
+            base = BASE_OWN - base
+            done = walk_plain(h, config, state, below)
     return base if done == 1 else CODES + done
 
 
@@ -303,7 +313,7 @@ def build_row(h, config):
             return done
     row = write_row(h, base, section, second)
     p32(g64(h, H_CONFIGS), config * G_WIDTH + G_ROW, row)
-    if base <= BASE_OWN:
+    if base <= BASE_OWN and dives(h, state, 0):
         remember_row(h, config, state, below)
     return row
 

@@ -47,7 +47,7 @@ from constrain_kernels.layout import (
 )
 from constrain_kernels.memory import g32, g64, p64
 from constrain_kernels.symbolic import condition
-from constrain_kernels.walk import close, read_state, read_transition
+from constrain_kernels.walk import close, number_goes_on, read_state, read_transition
 
 QUOTE = 34
 
@@ -171,8 +171,11 @@ def seed_root(h, state, below, spaces, chars):
     for i in range(count):
         here, under = g64(out, 3 * i), g64(out, 3 * i + 1)
         entry = g32(states, here * S_WIDTH + S_ENTRY)
+        crossed = number_goes_on(h, here, under) if entry > 0 else 0
+        if crossed < 0:
+            return crossed
         done = 1
-        if entry > 0 and seed_entry(h, entry, under):
+        if entry > 0 and crossed == 0 and seed_entry(h, entry, under):
             done = seed_state(h, here, under, True, False, chars) if spaces else 1
         else:
             done = seed_state(h, here, under, spaces, True, chars)

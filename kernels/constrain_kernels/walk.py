@@ -12,12 +12,14 @@ from constrain_kernels.engine import (
     expand,
     find,
     is_space,
+    lookup,
     push,
     roomy,
     single,
     space_event,
     start_work,
     step,
+    store,
     target,
 )
 from constrain_kernels.entries import (
@@ -36,6 +38,7 @@ from constrain_kernels.layout import (
     BOUNDED,
     BUILD,
     CALL,
+    COMPOSED,
     COUNTED,
     DENSE,
     ENTRY_BITS,
@@ -47,6 +50,7 @@ from constrain_kernels.layout import (
     H_ARG,
     H_CONFIGS,
     H_DATA,
+    H_FLAGS,
     H_LEN,
     H_NODES,
     H_POOL,
@@ -56,10 +60,12 @@ from constrain_kernels.layout import (
     H_VOCAB,
     K_BELOW,
     K_CONDITION,
+    K_EVENT,
     K_NODE,
     K_STATE,
     K_TRIE,
     K_WIDTH,
+    LOOSE,
     N_NEXT,
     N_PARENT,
     N_RETURNS,
@@ -81,6 +87,8 @@ from constrain_kernels.layout import (
     T_FIRST,
     T_TOKENS,
     T_WIDTH,
+    TAG,
+    TAG_AFTER,
     UNBUILT,
     V_TRIE_WIDTH,
     V_TRIES,
@@ -216,14 +224,17 @@ def stride(h, state):
 
 
 @kernel
-def dive(h, k, nodes, state, below):
+def dive(h, k, nodes, state, below, alone):
     """Walk a subtree inside one automaton: table look-ups alone, in the order of memory. 1, or a code.
 
-    Where a byte leaves the automaton the walk by items (or configurations) takes over.
+    Where a byte leaves the automaton, or may, the walk by items (or configurations) takes over. alone: nobody else
+    reads on from here after the end of the text.
     """
     states = g64(h, H_STATES)
     scratch = g64(h, H_SCRATCH)
     path = g64(scratch, X_PATH)  # transitions of the states by depth
+    loose = is_loose(h, state, below)
+    known, bits = -1, 0  # the bytes that may come after an end of a class
     cmap = g64(h, H_POOL) + 4 * g32(states, state * S_WIDTH + S_CMAP)
     base = g32(states, state * S_WIDTH + S_BASE)
     wide = stride(h, state)
@@ -238,6 +249,7 @@ def dive(h, k, nodes, state, below):
     node = g64(k, K_NODE)
     end = g32(nodes, node * T_WIDTH + T_END)
     top = g32(nodes, node * T_WIDTH + T_BYTE) >> 8
+    ends = top if alone else top + 1  # below this depth a text may have ended
     p64(path, top, g32(states, state * S_WIDTH + S_TRANS))
     p64(loops, top, -1)
     if own != 0:
@@ -260,7 +272,23 @@ def dive(h, k, nodes, state, below):
                 continue
         at = here + 2 * g32(cmap, letter & 255)
         op = g32(trans, at)
+        follows = not loose
+        if loose and depth > ends:
+            from_state = base + (here - start) // wide if wide != 0 else state
+            eps = g32(states, from_state * S_WIDTH + S_EPS)
+            if eps >= 0 and eps != known:
+                bits = first_after(h, below, eps)
+                if bits < 0:
+                    return bits
+                known = eps
+            follows = eps >= 0 and has_bit(h, bits, letter & 255)
         if op > 0 and (far or g32(trans, at + 1) == 0):
+            if loose and follows:
+                done = fork_dive(h, k, from_state, base + op, below, node, letter & 255)
+                if done < 0:
+                    return done
+                node = after
+                continue
             p64(path, depth, start + op * wide)
             p64(loops, depth, -1)
             count = g32(nodes, (node + 1) * T_WIDTH + T_TOKENS) - g32(nodes, node * T_WIDTH + T_TOKENS)
@@ -273,7 +301,7 @@ def dive(h, k, nodes, state, below):
             continue
         from_state = base + (here - start) // wide if wide != 0 else state
         eps = g32(states, from_state * S_WIDTH + S_EPS)
-        if op != 0 or (eps >= 0 and depth > top + 1):
+        if op != 0 or (eps >= 0 and depth > ends and follows):
             if not roomy(h):
                 return GROW
             done = leave_dive(h, k, from_state, below, node, letter & 255)
@@ -281,6 +309,97 @@ def dive(h, k, nodes, state, below):
                 return done
         node = after
     return 1
+
+
+@kernel
+def is_loose(h, state, below):
+    """Whether a text may end inside an automaton where it may also go on, and something may follow it there."""
+    if below == 0 or g64(h, H_FLAGS) & COMPOSED == 0:
+        return False
+    return g32(g64(h, H_STATES), state * S_WIDTH + S_FLAGS) & LOOSE != 0
+
+
+@kernel
+def number_goes_on(h, state, below):
+    """Whether what follows a shared number may begin like the rest of one, so that tokens have many ways: 1, 0 or a
+    code."""
+    if not is_loose(h, state, below):
+        return 0
+    bits = first_after(h, below, 0)
+    if bits < 0:
+        return bits
+    data = g64(h, H_DATA) + 4 * bits
+    signs_and_digits = g32(data, 1) & (0x03FF << 16 | 1 << 11 | 1 << 13 | 1 << 14)
+    return 1 if signs_and_digits | (g32(data, 2) | g32(data, 3)) & 1 << 5 else 0  # E and e
+
+
+@kernel
+def fork_dive(h, k, state, inside, below, child, byte):
+    """Read a byte both inside an automaton, where it leads to a state, and after the end of its text: 1, or a code."""
+    if not roomy(h):
+        return GROW
+    if g64(k, K_BELOW) == WHOLE:
+        return leave_dive(h, k, state, below, child, byte)
+    before = g64(g64(h, H_SCRATCH), X_STACK_LEN)
+    done = enter(h, k, child, inside, below, 0)
+    if done == 1:
+        done = read_after(h, k, below, g32(g64(h, H_STATES), state * S_WIDTH + S_EPS), child, byte)
+    unite(h, before)
+    return done
+
+
+@kernel
+def unite(h, before):
+    """Drop from the newest entries of the stack, all for one byte, those that are there twice."""
+    scratch = g64(h, H_SCRATCH)
+    stack = g64(scratch, X_STACK)
+    count = before
+    for entry in range(before, g64(scratch, X_STACK_LEN)):
+        at = entry * K_WIDTH
+        known = False
+        for other in range(before, count):
+            same = g64(stack, other * K_WIDTH + K_STATE) == g64(stack, at + K_STATE)
+            same = same and g64(stack, other * K_WIDTH + K_BELOW) == g64(stack, at + K_BELOW)
+            known = known or (same and g64(stack, other * K_WIDTH + K_EVENT) == g64(stack, at + K_EVENT))
+        if not known:
+            for i in range(K_WIDTH):
+                p64(stack, count * K_WIDTH + i, g64(stack, at + i))
+            count += 1
+    p64(scratch, X_STACK_LEN, count)
+
+
+@kernel
+def has_bit(h, bits, byte):
+    """Whether a byte is in a 256-bit map in the data."""
+    return (g32(g64(h, H_DATA), bits + (byte >> 5)) >> (byte & 31)) & 1 != 0
+
+
+@kernel
+def first_after(h, below, cls):
+    """The bytes that callers may read after a return, not counting registers: data offset of 256 bits, or a code."""
+    key = (TAG_AFTER << TAG) | (cls << 30) | below
+    known = lookup(h, key)
+    if known > 0:
+        return known
+    if not roomy(h):
+        return GROW
+    bits = g64(h, H_LEN + H_DATA)
+    p64(h, H_LEN + H_DATA, bits + 8)
+    for i in range(8):
+        p32(g64(h, H_DATA), bits + i, 0)
+    nodes = g64(h, H_NODES)
+    work = g64(g64(h, H_SCRATCH), X_WORK)
+    while below != 0:
+        state = target(h, g32(nodes, below * N_WIDTH + N_RETURNS), cls)
+        if state != 0:
+            count = close(h, work, state, g32(nodes, below * N_WIDTH + N_PARENT))
+            if count < 0:
+                return count
+            for i in range(count):
+                add_first(h, g64(work, 3 * i), bits)
+        below = g32(nodes, below * N_WIDTH + N_NEXT)
+    store(h, key, bits)
+    return bits
 
 
 @kernel
@@ -340,14 +459,17 @@ def read_few(h, k, fan, state, below):
 @kernel
 def follow_item(h, k, nodes, node):
     """Walk on from an entry with one item: 1, or a code."""
+    state, below = g64(k, K_STATE), g64(k, K_BELOW)
+    if is_loose(h, state, below) and dives(h, state, node):
+        return dive(h, k, nodes, state, below, True)
     out = g64(g64(h, H_SCRATCH), X_CLOSURE)
-    count = close(h, out, g64(k, K_STATE), g64(k, K_BELOW))
+    count = close(h, out, state, below)
     if count < 0:
         return count
     for i in range(count):
         state, below = g64(out, 3 * i), g64(out, 3 * i + 1)
         if dives(h, state, node):
-            done = dive(h, k, nodes, state, below)
+            done = dive(h, k, nodes, state, below, False)
         else:
             done = read_children(h, k, nodes, node, state, below)
         if done < 0:
@@ -437,10 +559,9 @@ def follow_config(h, k, nodes, node):
     configs = g64(h, H_CONFIGS)
     state = g32(configs, config * G_WIDTH + G_STATE)
     if state > 0 and dives(h, state, node):
-        done = dive(h, k, nodes, state, g32(configs, config * G_WIDTH + G_NODE))
+        done = dive(h, k, nodes, state, g32(configs, config * G_WIDTH + G_NODE), True)
         p64(k, K_STATE, config)
-        if done < 0 or g32(g64(h, H_STATES), state * S_WIDTH + S_EPS) < 0:
-            return done
+        return done
     bits = first(h, config)
     if bits < 0:
         return bits
@@ -448,7 +569,7 @@ def follow_config(h, k, nodes, node):
     child = node + 1
     while child < end:
         byte = g32(nodes, child * T_WIDTH + T_BYTE) & 255
-        if (g32(g64(h, H_DATA), bits + (byte >> 5)) >> (byte & 31)) & 1:
+        if has_bit(h, bits, byte):
             done = read_byte(h, k, child, byte)
             if done < 0:
                 return done
