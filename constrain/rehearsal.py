@@ -20,9 +20,9 @@ if TYPE_CHECKING:
     from constrain.compiled import CompiledGrammar
     from constrain.matcher import Matcher
 
-TEXTS = 3  # texts at most: each takes other ways where the ones before had a choice
-MASKS = 256  # of all texts together
-BYTES = 1024  # of one text
+TEXTS = 2  # texts at most: the second takes other ways where the first had a choice
+MASKS = 128  # of all texts together
+BYTES = 512  # of one text
 DEEP = 6  # containers within containers, below which they are left as soon as they may be
 LONG = 40  # bytes of a string, after which it is given up: a pattern that is not met by chance
 _LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@ "
@@ -48,7 +48,8 @@ def rehearse(compiled: CompiledGrammar, masks: int = MASKS) -> int:
         for token in _tokens(compiled, bytes(sample.text)):
             matcher.fill_bitmask(bitmask)
             done += 1
-            time.sleep(0)  # whoever serves requests comes first
+            if done % 8 == 0:
+                time.sleep(0)  # whoever serves requests comes first
             if done >= masks or not matcher.accept_token(token):
                 return done
         matcher.fill_bitmask(bitmask)
@@ -80,15 +81,26 @@ class Sample:
         self._quoted = 0  # bytes of the string that is open, with its quote
         self._scalar = 0  # bytes of a number or name
         self._escaped = False
+        self._keyed = False  # whether a whole key was written last
 
     def write(self) -> None:
         """Go on until the text is complete, or long enough to be of use."""
         while len(self.text) < BYTES:
-            self._read(self.probe.follow_forced(BYTES))
-            chunk = self._next(self.probe.allowed_bytes().tobytes())
+            chunk = self._guess()  # a guess costs less than to look at all bytes
             if not chunk or not self.probe.accept_bytes(chunk):
-                return
+                allowed = self.probe.allowed_bytes().tobytes()
+                forced = allowed.count(1) == 1 and not self.probe.is_accepting
+                chunk = bytes([allowed.index(1)]) if forced else self._next(allowed)
+                if not chunk or not self.probe.accept_bytes(chunk):
+                    return
             self._read(chunk)
+
+    def _guess(self) -> bytes:
+        if self._quoted:
+            return b'"' if self._quoted > 1 else b""
+        if self.text[-1:] in (b":", b","):
+            return b" "
+        return b": " if self._keyed else b""
 
     def _read(self, data: bytes) -> None:
         """Keep track of where in JSON the text is."""
@@ -107,13 +119,12 @@ class Sample:
             elif byte == 0x2C and self._open:
                 self._open[-1][1] += 1
         self.text += data
+        self._keyed = self._quoted == 0 and len(data) > 2 and data[:1] == data[-1:] == b'"'
 
     def _next(self, allowed: bytes) -> bytes:
         """What is written next where there is a choice; nothing where the text may end."""
         if self._quoted:
             return self._within_string(allowed)
-        if allowed[0x20] and self.text[-1:] in (b":", b","):
-            return b" "
         ends = [bytes([byte]) for byte in b":}]" if allowed[byte]]
         if allowed[0x2C]:
             ends[:0] = [b","] if self._more() or not ends else []
@@ -125,8 +136,6 @@ class Sample:
         return key or self._beginning(allowed) or (ends[0] if ends else b"")
 
     def _within_string(self, allowed: bytes) -> bytes:
-        if allowed[0x22] and self._quoted > 3:
-            return b'"'
         if self._quoted > LONG:
             return b""
         letters = [byte for byte in _LETTERS if allowed[byte]]
