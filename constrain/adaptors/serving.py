@@ -184,6 +184,17 @@ class Constraint:
             return []
         return list(tokens[:read])
 
+    def forced_tokens(self, limit: int) -> list[int]:
+        """The tokens that come next whatever the model says, at most `limit`: drafts that are always allowed."""
+        if self._matcher is None or self._after:
+            return []
+        try:
+            forced = self._matcher.forced_tokens(limit)
+        except Exception:
+            self._fail("looking for forced tokens")
+            return []
+        return self.validate_tokens(forced)
+
     def rollback(self, num_tokens: int) -> None:
         """Take back the last tokens."""
         try:
