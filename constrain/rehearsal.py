@@ -98,7 +98,7 @@ class Sample:
     def _guess(self) -> bytes:
         if self._quoted:
             return b'"' if self._quoted > 1 else b""
-        if self.text[-1:] in (b":", b","):
+        if self.text.endswith((b":", b",")):
             return b" "
         return b": " if self._keyed else b""
 
@@ -168,7 +168,7 @@ class Sample:
 
     def _key(self, allowed: bytes) -> bytes:
         """The next declared key, with its quotes, if one may come."""
-        if not allowed[0x22] or not self._in_object() or self.text.rstrip()[-1:] not in (b"{", b","):
+        if not allowed[0x22] or not self._in_object() or not self.text.rstrip().endswith((b"{", b",")):
             return b""
         for key in self._missing():
             chunk = b'"' + key + b'"'
