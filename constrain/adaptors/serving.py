@@ -193,7 +193,7 @@ class Constraint:
         except Exception:
             self._fail("looking for forced tokens")
             return []
-        return self.validate_tokens(forced)
+        return forced if self._special.isdisjoint(forced) else self.validate_tokens(forced)
 
     def rollback(self, num_tokens: int) -> None:
         """Take back the last tokens."""

@@ -12,7 +12,8 @@ tokens it reads at once. What is proposed is the tokenizer's own spelling of byt
 
 When not to use it: it is vLLM's speculative decoding, which excludes another draft model, `min_p` and `logit_bias`, and
 with a scheduler and a proposer of one's own also asynchronous scheduling and vLLM's second model runner. Looking for
-forced tokens costs every structured request some 10 to 100 microseconds per step, and every draft a row of the bitmask.
+forced tokens costs every structured request about 5 microseconds per step where there are none and 200 where there are,
+and every draft a row of the bitmask: on a model whose steps take a millisecond or two, steps are saved, but little time.
 """
 
 from __future__ import annotations
