@@ -13,7 +13,7 @@ tokens it reads at once. What is proposed is the tokenizer's own spelling of byt
 When not to use it: it is vLLM's speculative decoding, which excludes another draft model, `min_p` and `logit_bias`, and
 with a scheduler and a proposer of one's own also asynchronous scheduling and vLLM's second model runner. Looking for
 forced tokens costs every structured request about 5 microseconds per step where there are none and 200 where there are,
-and every draft a row of the bitmask: on a model whose steps take a millisecond or two, steps are saved, but little time.
+and every draft a row of the bitmask: where the model's step takes a millisecond, that is no gain in time.
 """
 
 from __future__ import annotations
