@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 TEXTS = 2  # texts at most: the second takes other ways where the first had a choice
 MASKS = 128  # of all texts together
 BYTES = 512  # of one text
+TURN = 16  # masks, after which other threads may go on
+PATIENCE = 0.02  # seconds of waiting for them, after which the rest is left to be learnt when it is needed
 DEEP = 6  # containers within containers, below which they are left as soon as they may be
 LONG = 40  # bytes of a string, after which it is given up: a pattern that is not met by chance
 _LETTERS = b"abcdefghijklmnopqrstuvwxyzABCDEFGHIJKLMNOPQRSTUVWXYZ0123456789-_.:/@ "
@@ -36,11 +38,11 @@ def rehearse(compiled: CompiledGrammar, masks: int = MASKS) -> int:
     >>> rehearse(compiled)  # doctest: +SKIP
     37
 
-    Others may use the grammar meanwhile: the interpreter is theirs after each mask. Raises what a matcher raises.
+    Others may use the grammar meanwhile, and the interpreter is theirs every few masks. Raises what a matcher raises.
     """
     bitmask = np.zeros((1, compiled.vocabulary.words), np.uint32)
     taken: Counter[tuple[int, int]] = Counter()
-    done = 0
+    done, waited = 0, 0.0
     for _ in range(TEXTS):
         sample = Sample(compiled.matcher(), taken)
         sample.write()
@@ -48,15 +50,22 @@ def rehearse(compiled: CompiledGrammar, masks: int = MASKS) -> int:
         for token in _tokens(compiled, bytes(sample.text)):
             matcher.fill_bitmask(bitmask)
             done += 1
-            if done % 8 == 0:
-                time.sleep(0)  # whoever serves requests comes first
-            if done >= masks or not matcher.accept_token(token):
+            if done % TURN == 0:
+                waited += _give_way()
+            if done >= masks or waited > PATIENCE or not matcher.accept_token(token):
                 return done
         matcher.fill_bitmask(bitmask)
         done += 1
         if not sample.chose:
             break
     return done
+
+
+def _give_way() -> float:
+    """Let whoever serves requests go first; the seconds that took. One that only waits for this keeps its turn too."""
+    start = time.perf_counter()
+    time.sleep(0)
+    return time.perf_counter() - start
 
 
 def _tokens(compiled: CompiledGrammar, text: bytes) -> list[int]:
