@@ -4,6 +4,7 @@
     python benchmarks/generate.py --model FOLDER         # the same on a local model
     python benchmarks/generate.py --spans --samples 500  # forced spans of known answers, beside llguidance's
     python benchmarks/generate.py --verify               # greedy output against runs token by token
+    python benchmarks/generate.py --share                # our share of the time of a model that takes 10 ms a step
 
 Data come from `$CONSTRAIN_SHARED` (see `corpus.py`): MaskBench's schemas, BFCL's tools and answers, tokenizers.
 """
@@ -55,6 +56,8 @@ def parser() -> argparse.ArgumentParser:
     options.add_argument("--repeats", type=int, default=5, help="the quickest counts")
     options.add_argument("--spans", action="store_true")
     options.add_argument("--verify", action="store_true")
+    options.add_argument("--share", action="store_true", help="where nothing is forced")
+    options.add_argument("--step-ms", type=float, default=10.0, help="for --share")
     options.add_argument("--vocabularies", default="llama3,qwen3,llama2")
     options.add_argument("--batches", default="1,4,16")
     options.add_argument("--samples", type=int, default=200)
@@ -313,6 +316,86 @@ def llguidance_matcher(folder: Path, vocabulary: constrain.Vocabulary) -> Callab
     return lambda lark: llguidance.LLMatcher(wrapped, lark, log_level=0)
 
 
+# ------------------------------------------------------------------------------------------------ nothing forced
+
+FREE = {"type": "array", "items": {"type": "string"}}  # with white space: no byte is ever forced
+
+
+def share(options: argparse.Namespace) -> None:
+    """Our share of the wall time where there is never a forced token, on a model whose steps take a given time."""
+    torch.set_num_threads(1)
+    most = options.max_new_tokens or 100
+    for name in options.vocabularies.split(","):
+        vocabulary = constrain.Vocabulary.from_pretrained(corpus.tokenizer_folder(name))
+        compiled = constrain.compile(constrain.json_schema(FREE), vocabulary)
+        model = tiny_llama(vocabulary.width, vocabulary.stop_ids, options.seed)
+        lengthen(model, options.step_ms / 1e3)
+        for batch in map(int, options.batches.split(",")):
+            inputs = prompts(random.Random(options.seed), batch, vocabulary.width)
+            copied = measure_copy(model, inputs, most, options.repeats)
+            print(f"{name:8} batch {batch:2} {'only a copy of scores':24} {copied}")
+            for way, extra in share_ways():
+                best = measure_share(model, compiled, inputs, most, options.repeats, extra)
+                print(f"{name:8} batch {batch:2} {way:24} {best}", flush=True)
+
+
+def share_ways() -> list[tuple[str, dict[str, Any]]]:
+    jumps = [(f"jump_forward, {m}", {"custom_generate": constrain.jump_forward, "jump_mode": m}) for m in MODES]
+    return [("LogitsProcessor", {}), *jumps]
+
+
+def lengthen(model: Any, seconds: float) -> None:
+    """Make every pass of a model end so long after it began; the host spins, as it does where it waits for a device."""
+    begun: list[float] = []
+
+    def wait(*_: Any) -> None:
+        end = begun.pop() + seconds
+        while time.perf_counter() < end:
+            pass
+
+    model.register_forward_pre_hook(lambda *_: begun.append(time.perf_counter()))
+    model.register_forward_hook(wait)
+
+
+class Copying:
+    """What any processor that leaves its input alone must do; a measure of the machine."""
+
+    def __init__(self) -> None:
+        self.seconds: list[float] = []
+
+    def __call__(self, input_ids: torch.Tensor, scores: torch.Tensor) -> torch.Tensor:
+        start = time.perf_counter()
+        copy = scores.clone()
+        self.seconds.append(time.perf_counter() - start)
+        return copy
+
+
+def measure_copy(model: Any, inputs: Any, most: int, repeats: int) -> str:
+    best = float("inf")
+    for _ in range(repeats):
+        processor = Copying()
+        model.generate(**inputs, logits_processor=[processor], max_new_tokens=most, do_sample=False)
+        best = min(best, statistics.mean(processor.seconds))
+    return f"{1e6 * best:.0f} us a step"
+
+
+def measure_share(model: Any, compiled: Any, inputs: Any, most: int, repeats: int, extra: dict[str, Any]) -> str:
+    best, text = float("inf"), ""
+    for i in range(repeats + 1):
+        processor = constrain.LogitsProcessor(compiled)
+        settings = {"max_new_tokens": most, "do_sample": False}
+        model.generate(**inputs, logits_processor=[processor], **settings, **extra)
+        stats = processor.statistics
+        if i and stats.share < best:
+            best = stats.share
+            masks, jumps = (1e6 * s / stats.forward_passes for s in (stats.mask_seconds, stats.jump_seconds))
+            text = (
+                f"{best:.2%} ours: masks {masks:.0f} us, forced tokens {jumps:.0f} us of "
+                f"{1e3 * stats.wall_seconds / stats.forward_passes:.1f} ms a step; {stats.forced_tokens} forced"
+            )
+    return text
+
+
 # ------------------------------------------------------------------------------------------------ verification
 
 
@@ -440,7 +523,9 @@ def main() -> int:
     options = parser().parse_args()
     if options.verify:
         return verify(options)
-    if options.spans:
+    if options.share:
+        share(options)
+    elif options.spans:
         spans(options)
     else:
         speed(options)

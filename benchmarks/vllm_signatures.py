@@ -23,9 +23,12 @@ CLASSES = {  # file: classes whose methods and fields are recorded
     "sampling_params.py": ["StructuredOutputsParams", "SamplingParams"],
     "config/structured_outputs.py": ["StructuredOutputsConfig"],
     "exceptions.py": ["VLLMValidationError"],
+    "v1/core/sched/scheduler.py": ["Scheduler"],
+    "v1/outputs.py": ["DraftTokenIds"],
 }
 METHODS = {  # of large classes: the methods that matter
     "SamplingParams": {"_validate_structured_outputs", "all_stop_token_ids"},
+    "Scheduler": {"update_draft_token_ids"},
     "StructuredOutputManager": {"__init__", "grammar_init", "_create_grammar", "_fill_bitmasks", "grammar_bitmask"},
 }
 
@@ -55,7 +58,26 @@ def facts(source: Path) -> dict[str, Any]:
     group = re.search(r'DEFAULT_PLUGINS_GROUP = "([^"]+)"', plugins)
     assert group is not None
     found["plugins"] = group[1]
+    found["jump"] = _jump(source)
     return found
+
+
+def _jump(source: Path) -> dict[str, bool]:
+    """Whether what jump-forward is built on is there."""
+    texts = {
+        name: (source / name).read_text(encoding="utf-8")
+        for name in ("config/speculative.py", "config/scheduler.py", "v1/request.py", "v1/structured_output/request.py")
+    }
+    runner = (source / "v1/worker/gpu_model_runner.py").read_text(encoding="utf-8")
+    proposing = re.search(r"\.propose\(\s*sampled_token_ids,", runner.rpartition('method == "custom_class":')[2][:300])
+    return {
+        "custom_class": '"custom_class",' in texts["config/speculative.py"],
+        "scheduler_cls": "scheduler_cls: str | type" in texts["config/scheduler.py"],
+        "propose": proposing is not None,
+        "is_prefill_chunk": "is_prefill_chunk" in texts["v1/request.py"],
+        "structured_output_request": "self.structured_output_request" in texts["v1/request.py"],
+        "reasoning_ended": "reasoning_ended: bool | None" in texts["v1/structured_output/request.py"],
+    }
 
 
 def _class(node: ast.ClassDef) -> dict[str, Any]:

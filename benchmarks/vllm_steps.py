@@ -3,18 +3,19 @@
 Run by `vllm_e2e.py`, in an environment with vLLM:
 
     python vllm_steps.py prepare MODEL CASES     # schemas and instances that every backend takes, as tokens
-    python vllm_steps.py run MODEL CASES         # a line of JSON per batch size, pass and backend
+    python vllm_steps.py run MODEL CASES         # a line of JSON per batch size, repetition, pass and backend
 
 Requests follow a script: a logits processor prefers the next token of a MaskBench instance, so that all backends see
 the same texts. Timed are vLLM's own calls, `StructuredOutputManager.grammar_bitmask` and `.accept_tokens`, summed over
 each step in which the batch is full (three quarters at least, and scaled); every call counts min(wall clock, this
-thread's CPU time). Cold is the first pass over schemas that were never seen, warm the third; compiling, which happens
-in other threads while earlier requests run, is given apart.
+thread's CPU time). Cold is the first pass over schemas that were never seen, or were forgotten before a repetition,
+warm the third; compiling, which happens in other threads while earlier requests run, is given apart.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import random
 import statistics
@@ -144,7 +145,7 @@ def script_processor() -> type:
 class Run:
     """One engine whose backend is exchanged between batches, so that all are timed under the same conditions."""
 
-    def __init__(self, model: str) -> None:
+    def __init__(self, model: str, first: list[dict[str, Any]]) -> None:
         from vllm.plugins import load_general_plugins
 
         load_general_plugins()
@@ -163,6 +164,7 @@ class Run:
         self.engine = self.llm.llm_engine
         self.manager = self.engine.engine_core.engine_core.structured_output_manager
         self.eos = self.llm.get_tokenizer().eos_token_id
+        self.first = first
         self.compiling: list[float] = []
         self.backends = self.make_backends()
         self.meter = Meter()
@@ -180,6 +182,22 @@ class Run:
         for backend in made.values():
             backend.compile_grammar = self._timed(backend.compile_grammar)
         return made
+
+    def forget(self) -> None:
+        """Make the next pass cold again: every backend loses what it compiled."""
+        ours = self.backends["constrain"]
+        del ours.compile_grammar  # timed; it is wrapped again
+        ours._cache._known.clear()
+        self.manager.backend = ours
+        self.backends = self.make_backends()
+        gc.collect()
+        self.first_requests()
+
+    def first_requests(self) -> None:
+        """Let every backend build what depends on the tokenizer alone."""
+        for name in BACKENDS:
+            self.use(name)
+            self.batch(1, self.first, "first")
 
     def _timed(self, compile_grammar: Callable[..., Any]) -> Callable[..., Any]:
         def timed(*arguments: Any, **options: Any) -> Any:
@@ -247,20 +265,21 @@ class Run:
         }
 
 
-def run(model: str, target: Path) -> None:
+def run(model: str, target: Path, batches: list[int], repeats: int) -> None:
     cases = json.loads(target.read_text())
-    engine = Run(model)
-    for name in BACKENDS:  # the first request builds what depends on the tokenizer alone
-        engine.use(name)
-        engine.batch(1, cases[-1:], "first")
+    engine = Run(model, cases[-1:])
+    engine.first_requests()
     at = 0
     for size, count in POOLS.items():
         pool = cases[at : at + count]
         at += count
-        for name in ("cold", "second", "warm"):
-            for backend in BACKENDS:
-                engine.use(backend)
-                print(json.dumps(engine.batch(size, pool, name)), flush=True)
+        for repetition in range(repeats if size in batches else 0):
+            if repetition:
+                engine.forget()
+            for name in ("cold", "second", "warm"):
+                for backend in BACKENDS[repetition % 3 :] + BACKENDS[: repetition % 3]:
+                    engine.use(backend)
+                    print(json.dumps({"repetition": repetition, **engine.batch(size, pool, name)}), flush=True)
 
 
 def main() -> int:
@@ -268,8 +287,13 @@ def main() -> int:
     parser.add_argument("what", choices=("prepare", "run"))
     parser.add_argument("model")
     parser.add_argument("cases", type=Path)
+    parser.add_argument("--batches", default=",".join(map(str, POOLS)))
+    parser.add_argument("--repeats", type=int, default=3)
     arguments = parser.parse_args()
-    (prepare if arguments.what == "prepare" else run)(arguments.model, arguments.cases)
+    if arguments.what == "prepare":
+        prepare(arguments.model, arguments.cases)
+    else:
+        run(arguments.model, arguments.cases, [*map(int, arguments.batches.split(","))], arguments.repeats)
     return 0
 
 

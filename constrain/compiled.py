@@ -170,6 +170,10 @@ class CompiledGrammar:
         """The required keys of an object's class: (index, spelled), in schema order."""
         return self._tables.required_keys(cls)
 
+    def declared_keys(self, cls: int) -> list[tuple[int, bytes, bool]]:
+        """The declared keys of an object's class: (index, spelled, whether it is required), in schema order."""
+        return self._tables.declared_keys(cls)
+
     def wanted(self, state: int, begins: bool, missing: Callable[[int], bool]) -> Iterator[bytes]:
         """Members, as texts, by which a container whose verdicts are open comes sooner to its end."""
         return self._automaton.wanted(state, begins, missing)

@@ -27,6 +27,7 @@ _WHOLE = sum(cap * each * np.dtype(dtype).itemsize for dtype, cap, each, _ in _B
 _NO_BITMASK = object()
 _BYTES = np.arange(256, dtype=np.uint8)
 _BYTES_ADDRESS = int(_BYTES.ctypes.data)
+_LIKELY = b'" 1,a'
 
 
 class _Buffers:
@@ -204,6 +205,18 @@ class Matcher:
         out = np.zeros(256, np.uint8)
         self._run(lambda: stepping.allowed_bytes(self._h, self._m, out.ctypes.data))
         return out
+
+    def has_choice(self) -> bool:
+        """Whether two of a few likely bytes may come next: a quick look before a long one. False says nothing."""
+        found = 0
+        for byte in _LIKELY:
+            address = _BYTES_ADDRESS + byte
+            if self._run(lambda at=address: stepping.accept_bytes(self._h, self._m, at, 1)) == 1:  # type: ignore[misc]
+                stepping.rollback(self._m, 1)
+                found += 1
+                if found == 2:
+                    return True
+        return False
 
     def forced_bytes(self, limit: int = 1 << 16) -> bytes:
         """The bytes that must come next: while exactly one is possible and the text may not end."""

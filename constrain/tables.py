@@ -525,11 +525,15 @@ class Tables:
 
     def required_keys(self, cls: int) -> list[tuple[int, bytes]]:
         """The required keys of an object's class: (index, spelled), in schema order."""
+        return [(index, key) for index, key, required in self.declared_keys(cls) if required]
+
+    def declared_keys(self, cls: int) -> list[tuple[int, bytes, bool]]:
+        """The declared keys of an object's class: (index, spelled, whether it is required), in schema order."""
         states, trans, events = (self.arrays[t] for t in (layout.H_STATES, layout.H_TRANS, layout.H_EVENTS))
         for state, spec, keys in self._objects:
             event = trans[states[state * layout.S_WIDTH + layout.S_TRANS] + 2]  # of the opening brace
             if events[event * layout.E_WIDTH + 1] == cls:
-                return _required(spec, keys)
+                return _declared(spec, keys)
         return []
 
     def add_words(self, words: Sequence[bytes]) -> int:
@@ -540,16 +544,15 @@ class Tables:
         return int(literals.add_words(self.address, lengths, np.frombuffer(text, np.uint8)))
 
 
-def _required(spec: Sequence[int], keys: bytes) -> list[tuple[int, bytes]]:
-    """(index, spelled) of each required key of a description."""
+def _declared(spec: Sequence[int], keys: bytes) -> list[tuple[int, bytes, bool]]:
+    """(index, spelled, whether it is required) of each declared key of a description."""
     declared, count = spec[building.O_KEYS], spec[building.O_REQUIRED]
-    wanted = set(spec[len(spec) - count :])
-    found: list[tuple[int, bytes]] = []
+    required = set(spec[len(spec) - count :])
+    found: list[tuple[int, bytes, bool]] = []
     at = 0
     for place in range(declared):
         fields = building.O_WIDTH + 2 * spec[building.O_EXTRAS] + 4 * place
         size, index = spec[fields + building.K_LENGTH], spec[fields + building.K_INDEX]
-        if index in wanted:
-            found.append((index, keys[at : at + size]))
+        found.append((index, keys[at : at + size], index in required))
         at += size
     return found

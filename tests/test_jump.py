@@ -17,6 +17,7 @@ from constrain.encoder import Encoder, of_tokenizer
 from constrain.grammar import Literal
 from constrain.vocabulary import Vocabulary
 from jump_reference import shared_tokens
+from strategies import random_schema
 
 WORDS = (
     "the name unit city get_weather celsius Über café naïve 日本 12 345 2024 a b : , { } [ ] / // http true null é è "
@@ -253,3 +254,24 @@ def test_tool_calls_as_they_are_written(shared: Path, tokenizer_folder: Callable
             at += len(step)
         tokens += len(spelled.ids)
     assert 1 - free / tokens >= 0.3
+
+
+def test_a_quick_look_for_a_choice_is_never_wrong(tiny: Vocabulary) -> None:
+    rng = random.Random(11)
+    seen = [0, 0]
+    for _ in range(30):
+        schema = random_schema(rng)
+        try:
+            matcher = constrain.compile(constrain.json_schema(schema), tiny).matcher()
+        except constrain.ConstrainError:
+            continue
+        for _ in range(60):
+            options = matcher.allowed_bytes().nonzero()[0].tolist()
+            before = matcher.text, matcher.n_accepted
+            choice = matcher.has_choice()
+            assert (matcher.text, matcher.n_accepted) == before
+            assert len(options) > 1 or not choice
+            seen[choice] += len(options) > 1
+            if not options or not matcher.accept_bytes(bytes([rng.choice(options)])):
+                break
+    assert min(seen) > 100  # it often sees the choice there is, and often does not

@@ -41,6 +41,7 @@ ORDER = [
     "scan",
     "automaton",
     "compiled matcher completion jump closing",  # a compiled grammar makes matchers, which ask for what comes
+    "rehearsal",
     "device",
     "tools",
     "progress",

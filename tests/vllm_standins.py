@@ -144,6 +144,32 @@ class FakeManager:
         return self._grammar_bitmask[:row].numpy()
 
 
+@dataclass
+class DraftTokenIds:
+    req_ids: list[str]
+    draft_token_ids: list[list[int]]
+
+
+class Scheduler:
+    """Gives each request the part of its drafts that its grammar allows, as vLLM's does."""
+
+    def __init__(self, vllm_config: Any, requests: dict[str, Any], manager: Any) -> None:
+        self.vllm_config = vllm_config
+        self.requests = requests
+        self.structured_output_manager = manager
+
+    def update_draft_token_ids(self, draft_token_ids: DraftTokenIds) -> None:
+        for name, drafts in zip(draft_token_ids.req_ids, draft_token_ids.draft_token_ids, strict=True):
+            request = self.requests.get(name)
+            if request is None or request.is_finished():
+                continue
+            if request.is_prefill_chunk:
+                request.spec_token_ids = []
+                continue
+            held = request.structured_output_request
+            request.spec_token_ids = drafts if held is None else held.grammar.validate_tokens(drafts)
+
+
 def modules(version: str = "0.32.0") -> dict[str, ModuleType]:
     """Fresh stand-ins for the modules that are imported, of one version."""
 
@@ -181,6 +207,9 @@ def modules(version: str = "0.32.0") -> dict[str, ModuleType]:
         "vllm.exceptions": {"VLLMValidationError": VLLMValidationError},
         "vllm.sampling_params": {"SamplingParams": SamplingParams},
         "vllm.v1": {"__path__": []},
+        "vllm.v1.core": {"__path__": []},
+        "vllm.v1.core.sched": {"__path__": []},
+        "vllm.v1.core.sched.scheduler": {"Scheduler": Scheduler},
         "vllm.v1.structured_output": {"__path__": [], "StructuredOutputManager": StructuredOutputManager},
         "vllm.v1.structured_output.request": {"get_structured_output_key": get_structured_output_key},
         "vllm.v1.structured_output.backend_types": {

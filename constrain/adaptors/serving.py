@@ -9,6 +9,7 @@ import hashlib
 import json
 import logging
 import threading
+import weakref
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ from constrain.compiled import CompiledGrammar, compile
 from constrain.errors import GrammarError, MatcherError
 from constrain.grammar import Grammar, choice, json_object, json_schema, regex
 from constrain.matcher import Matcher, row_address
+from constrain.rehearsal import rehearse
 from constrain.schema.document import load
 from constrain.vocabulary import Vocabulary
 
@@ -41,7 +43,21 @@ class GrammarCache:
         self.vocabulary = vocabulary
         self.entries = entries
         self._known: OrderedDict[bytes, CompiledGrammar] = OrderedDict()
+        self._rehearsed: weakref.WeakSet[CompiledGrammar] = weakref.WeakSet()
         self._lock = threading.Lock()
+
+    def get_ready(self, kind: str, spec: str) -> CompiledGrammar:
+        """`get`, and on the first call learn what likely texts need: milliseconds that no step then waits for."""
+        compiled = self.get(kind, spec)
+        with self._lock:
+            known = compiled in self._rehearsed
+            self._rehearsed.add(compiled)
+        if not known:
+            try:
+                rehearse(compiled)
+            except Exception:  # it only saves time: what is amiss shows when a request comes to it
+                LOG.debug("a rehearsal failed", exc_info=True)
+        return compiled
 
     def get(self, kind: str, spec: str) -> CompiledGrammar:
         """The compiled grammar of a kind, JSON, JSON_OBJECT, REGEX or CHOICE, and a text (CHOICE: a JSON array)."""
@@ -167,6 +183,17 @@ class Constraint:
             self._fail("checking a draft")
             return []
         return list(tokens[:read])
+
+    def forced_tokens(self, limit: int) -> list[int]:
+        """The tokens that come next whatever the model says, at most `limit`: drafts that are always allowed."""
+        if self._matcher is None or self._after:
+            return []
+        try:
+            forced = self._matcher.forced_tokens(limit)
+        except Exception:
+            self._fail("looking for forced tokens")
+            return []
+        return forced if self._special.isdisjoint(forced) else self.validate_tokens(forced)
 
     def rollback(self, num_tokens: int) -> None:
         """Take back the last tokens."""

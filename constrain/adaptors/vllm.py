@@ -66,11 +66,14 @@ class ConstrainBackend(StructuredOutputBackend):  # type: ignore[misc]
     def compile_grammar(
         self, request_type: Any, grammar_spec: str, stop_token_ids: set[int] | None = None
     ) -> ConstrainGrammar:
-        """The state of a new request; what does not compile was refused when it came in, and ends its request here."""
+        """The state of a new request; what does not compile was refused when it came in, and ends its request here.
+
+        vLLM calls it in a thread of its own while other requests run.
+        """
         matcher = None
         if self._cache is not None:
             try:
-                matcher = self._cache.get(request_type.name, grammar_spec).matcher()
+                matcher = self._cache.get_ready(request_type.name, grammar_spec).matcher()
             except Exception:
                 _LOG.exception("a grammar does not compile; its request ends with an error")
         own = _eos(self.tokenizer) if self._cache is None else self._cache.vocabulary.stop_ids
