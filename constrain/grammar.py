@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -170,6 +171,24 @@ class Switch(Grammar):
         words = {word for word, _ in self.cases}
         if not words or b"" in words or len(words) < len(self.cases):
             raise GrammarError("the words of a switch are different, of at least one byte, and there is at least one")
+
+
+@dataclass(frozen=True, eq=False)
+class Deferred(Grammar):
+    """A grammar that is made when it is entered: a case of a checked `Switch`, which may have thousands of them.
+
+    registers: whether JSON or free text may occur in it.
+    """
+
+    make: Callable[[], Grammar]
+    registers: bool = True
+
+    @cached_property
+    def made(self) -> Grammar:
+        return self.make()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "made"}
 
 
 @dataclass(frozen=True)

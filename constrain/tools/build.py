@@ -114,6 +114,8 @@ class Builder:
         if not self.without and not form.not_first:  # nothing marks a call but its name
             self.without = tuple([f"{tool.name}(" for tool in tools])
         self._strings: dict[str, Grammar] = {}
+        self._arguments: dict[str, Grammar] = {}
+        self._following: dict[Parts, Grammar] = {}
 
     def _think_markers(self) -> tuple[str, ...]:
         return () if self.options.reasoning is None or self.form.thinks else self.form.reasoning
@@ -150,7 +152,7 @@ class Builder:
         found: list[tuple[str, Grammar]] = []
         if self.tools or (self.code and form.code):
             trigger, *rest = pieces((*form.lead, *form.open, *self._head(form.call)), form.special)
-            following = self.sequence(rest) + self._from_name(form.call, form.open)
+            following = self.sequence(rest) + self._from_name(form.call)
             if form.lead and (form.also or form.solo != form.before):  # after `lead`, as at the beginning
                 trigger, *rest = pieces(form.lead, form.special)
                 following = self.sequence(rest) + union(
@@ -172,13 +174,18 @@ class Builder:
         found: list[Grammar] = []
         if self.tools or (self.code and form.code):
             for call in (form.call, form.also) if form.also else (form.call,):
-                found.append(self.sequence((*opened, *self._head(call))) + self._from_name(call, opened))
+                found.append(self.sequence((*opened, *self._head(call))) + self._from_name(call))
         if self.code and form.code_last:
             found.append(self.sequence(form.code_last))
         return found
 
-    def _from_name(self, call: Parts, opened: Parts) -> Grammar:
+    def _from_name(self, call: Parts) -> Grammar:
         """From the first name to the end."""
+        if call not in self._following:
+            self._following[call] = self._new_from_name(call)
+        return self._following[call]
+
+    def _new_from_name(self, call: Parts) -> Grammar:
         form = self.form
         end = self.sequence((*form.close, *form.end))
         if self.code and form.code_last and self.parallel:
@@ -246,6 +253,11 @@ class Builder:
 
     def arguments(self, tool: Tool, nested: Grammar | None = None) -> Grammar:
         """The arguments of one tool, as the format spells them; ToolError for what it cannot enforce."""
+        if tool.name not in self._arguments:
+            self._arguments[tool.name] = self._new_arguments(tool, nested)
+        return self._arguments[tool.name]
+
+    def _new_arguments(self, tool: Tool, nested: Grammar | None) -> Grammar:
         kind = self.form.arguments
         try:
             if kind == "literals":
