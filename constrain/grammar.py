@@ -327,6 +327,8 @@ def check(grammar: Grammar) -> None:
             raise GrammarError(f"there is no rule {here.name!r}")
         if isinstance(here, Rules):
             names = names.union(here.by_name)
+        if isinstance(here, Switch) and here.checked:
+            continue  # there may be thousands
         stack += [(child, names) for child in here.children]
 
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 from constrain.errors import ConstrainError, GrammarError, SchemaError, ToolError
 from constrain.grammar import (
+    Deferred,
     Grammar,
     JsonSchema,
     Literal,
@@ -76,6 +78,11 @@ def pieces(parts: Iterable[Part], special: Iterable[str]) -> Parts:
     >>> pieces(("a<x>", "b"), ["<x>"])
     ('a', '<x>', 'b')
     """
+    return _pieces(tuple(parts), tuple(special))
+
+
+@cache
+def _pieces(parts: Parts, special: tuple[str, ...]) -> Parts:
     joined: list[Part] = []
     for part in parts:
         if isinstance(part, str) and joined and isinstance(joined[-1], str):
@@ -114,6 +121,7 @@ class Builder:
         if not self.without and not form.not_first:  # nothing marks a call but its name
             self.without = tuple([f"{tool.name}(" for tool in tools])
         self._strings: dict[str, Grammar] = {}
+        self._sequences: dict[Parts, Grammar] = {}
         self._arguments: dict[str, Grammar] = {}
         self._following: dict[Parts, Grammar] = {}
 
@@ -264,6 +272,8 @@ class Builder:
                 return call_arguments(tool, Call(nested) if nested else None)
             if kind == "xml":
                 return xml_arguments(tool)
+            if tool.plain and tool.strict:
+                return Deferred(partial(json_arguments, tool, self.options))
             return json_arguments(tool, self.options)
         except ToolError:
             raise
@@ -274,7 +284,10 @@ class Builder:
 
     def sequence(self, parts: Iterable[Part]) -> Grammar:
         """Parts without a name and arguments, one after the other."""
-        return join([self._part(part) for part in pieces(parts, self.form.special)])
+        parts = tuple(parts)
+        if parts not in self._sequences:
+            self._sequences[parts] = join([self._part(part) for part in pieces(parts, self.form.special)])
+        return self._sequences[parts]
 
     def _part(self, part: Part) -> Grammar:
         if isinstance(part, str):

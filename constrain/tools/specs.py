@@ -148,7 +148,8 @@ def _from_openai(raw: Mapping[str, Any], i: int, language: Language | None, wrap
     plain = is_plain(schema)
     if not plain:
         check_shape(name, schema)
-    check_json(name, [value for key, value in source.items() if key not in _KNOWN])
+    if not source.keys() <= _KNOWN:
+        check_json(name, [value for key, value in source.items() if key not in _KNOWN])
     if language is not None or (not plain and native.is_native(schema)):
         spoken = language or native.language_of(name, schema)
         given, (schema, _) = schema, native.translate(name, schema, spoken)

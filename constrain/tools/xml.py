@@ -36,7 +36,9 @@ def xml_arguments(tool: Tool) -> Grammar:
     for name in (*tool.parameters.get("properties", ()), *tool.parameters.get("required", ())):
         _check_name(tool, name)
     for name, schema in tool.parameters.get("properties", {}).items():
-        _check_enumerated(Place(tool.name, tool.parameters, schema, f"/properties/{escape(name)}"), schema.get("enum", ()))
+        _check_enumerated(
+            Place(tool.name, tool.parameters, schema, f"/properties/{escape(name)}"), schema.get("enum", ())
+        )
     return Deferred(partial(_parameters, tool))
 
 
