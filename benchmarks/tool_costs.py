@@ -24,12 +24,12 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import numpy as np  # noqa: E402
-
-import constrain  # noqa: E402
-from constrain.tools.formats import FORMATS  # noqa: E402
 from corpus import Model, tokenizer_folder  # noqa: E402
 from engines import LLGuidance, XGrammar  # noqa: E402
 from tool_calls import load, shared  # noqa: E402
+
+import constrain  # noqa: E402
+from constrain.tools.formats import FORMATS  # noqa: E402
 from tool_texts import NO_TEXT, Feeder, text  # noqa: E402
 
 MANY = 37  # the size of the comparison with other engines: among the largest tool sets of the corpus

@@ -183,7 +183,7 @@ def _is_plain(schema: dict[str, Any]) -> bool:
             if not (_plain_list(value) if kind is list else _plain_scalar(value)):
                 return False
         elif key == "properties":
-            if kind is not dict or not all([is_text(name) for name in value]):
+            if kind is not dict or not all(is_text(name) for name in value):
                 return False
             if any(inner.__class__ is not dict for inner in value.values()):
                 return False
@@ -222,7 +222,7 @@ def _plain_enum(values: Any, schema: dict[str, Any]) -> bool:
     kind = schema.get("type")
     if kind is None:
         return "properties" not in schema and "items" not in schema
-    return isinstance(kind, str) and all([kind in _KINDS[value.__class__] for value in values])
+    return isinstance(kind, str) and all(kind in _KINDS[value.__class__] for value in values)
 
 
 def is_text(value: Any) -> bool:
@@ -250,7 +250,7 @@ def _plain_bound(key: str, value: Any, schema: dict[str, Any]) -> bool:
 
 
 def _plain_required(names: Any, schema: dict[str, Any]) -> bool:
-    if names.__class__ is not list or not all([is_text(name) for name in names]) or len(set(names)) < len(names):
+    if names.__class__ is not list or not all(is_text(name) for name in names) or len(set(names)) < len(names):
         return False
     properties = schema.get("properties", {})
     if properties.__class__ is not dict:
@@ -259,7 +259,7 @@ def _plain_required(names: Any, schema: dict[str, Any]) -> bool:
 
 
 def _plain_list(values: list[Any]) -> bool:
-    return all([_plain_scalar(value) for value in values])
+    return all(_plain_scalar(value) for value in values)
 
 
 def _plain_scalar(value: Any) -> bool:

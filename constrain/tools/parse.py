@@ -416,19 +416,32 @@ class Parser:
 
     def _literals(self, tool: Tool) -> Reading[None]:
         reader = self._reader
-        seen: set[str] = set()
+        found: dict[str, str] = {}
         self._emit("{")
         while not (yield from reader.begins(")")):
-            if seen:
+            if found:
                 yield from reader.expect(",")
                 yield from reader.spaces()
             name = yield from reader.word(*_IDENTIFIER, "the name of a parameter")
-            if name in seen:
-                raise ToolError(tool.name, f"its parameter {name!r} is written twice")
+            self._check_new(name, found, tool)
             yield from reader.expect("=")
             text = yield from reader.span(",)")
-            self._emit((", " if seen else "") + f"{json.dumps(name, ensure_ascii=False)}: {self._literal(text, tool)}")
-            seen.add(name)
+            self._member(name, self._literal(text, tool), found, tool)
+        self._last_member(found, tool)
+
+    def _check_new(self, name: str, found: Mapping[str, str], tool: Tool) -> None:
+        if name in found and tool.strict:
+            raise ToolError(tool.name, f"its parameter {name!r} is written twice")
+
+    def _member(self, name: str, value: str, found: dict[str, str], tool: Tool) -> None:
+        """One more parameter; where any may be written, what is written last counts, so all are held back."""
+        if tool.strict:
+            self._emit((", " if found else "") + f"{json.dumps(name, ensure_ascii=False)}: {value}")
+        found[name] = value
+
+    def _last_member(self, found: Mapping[str, str], tool: Tool) -> None:
+        if not tool.strict:
+            self._emit(", ".join(f"{json.dumps(name, ensure_ascii=False)}: {value}" for name, value in found.items()))
         self._emit("}")
 
     def _literal(self, text: str, tool: Tool) -> str:
@@ -448,7 +461,7 @@ class Parser:
 
     def _tagged(self, tool: Tool, behind: str) -> Reading[None]:
         reader = self._reader
-        seen: set[str] = set()
+        found: dict[str, str] = {}
         self._emit("{")
         while not (yield from reader.begins(behind)):
             yield from reader.expect("<parameter=")
@@ -456,12 +469,9 @@ class Parser:
             parts: list[str] = []
             if not (yield from reader.until(["\n</parameter>\n"], parts.append)):
                 raise TruncatedError
-            if name in seen:
-                raise ToolError(tool.name, f"its parameter {name!r} is written twice")
-            value = self._tagged_value("".join(parts), name, tool)
-            self._emit((", " if seen else "") + f"{json.dumps(name, ensure_ascii=False)}: {value}")
-            seen.add(name)
-        self._emit("}")
+            self._check_new(name, found, tool)
+            self._member(name, self._tagged_value("".join(parts), name, tool), found, tool)
+        self._last_member(found, tool)
 
     @staticmethod
     def _tagged_value(text: str, name: str, tool: Tool) -> str:

@@ -15,7 +15,19 @@ from functools import partial
 from typing import Any
 
 from constrain.errors import ToolError
-from constrain.grammar import Accepted, Choice, Deferred, Grammar, Literal, Repeat, Scan, Sequence, Union, json_schema
+from constrain.grammar import (
+    Accepted,
+    Choice,
+    Deferred,
+    Grammar,
+    Literal,
+    Regex,
+    Repeat,
+    Scan,
+    Sequence,
+    Union,
+    json_schema,
+)
 from constrain.schema.document import escape
 from constrain.tools.schemas import Place, string_texts, values
 from constrain.tools.specs import Tool
@@ -29,8 +41,7 @@ _PARAMETERS = ("type", "properties", "required", "additionalProperties")
 def xml_arguments(tool: Tool) -> Grammar:
     """The parameters of a call, one after the other."""
     if not tool.strict:
-        name = Scan(((">\n", _until_close()),), False, ("<", "\n"))
-        return Repeat(Sequence((Literal(b"<parameter="), name)), 0, None)
+        return Repeat(Sequence((Literal(b"<parameter="), Regex(r"[^<>\n]+>\n"), _until_close())), 0, None)
     if not tool.plain:
         return _parameters(tool)
     for name in (*tool.parameters.get("properties", ()), *tool.parameters.get("required", ())):
