@@ -56,6 +56,7 @@ from constrain.tools.xml import xml_arguments
 EMPTY = Literal(b"")
 _SPACE = Regex(r"(?:\r?\n)?[ ]{0,16}")  # as much as the deepest wrapper in use needs
 _ID = Regex(r"[A-Za-z0-9]{9}")
+MAX_SWAPPED = 64  # tools whose arguments may stand before the name: until it comes, each of them is followed
 _NEXT = "calls"  # the rule that reads one call, from its name on, and all after it
 
 __all__ = ["Builder", "Options", "find_format", "pieces"]
@@ -159,7 +160,7 @@ class Builder:
         form = self.form
         found: list[tuple[str, Grammar]] = []
         if self.tools or (self.code and form.code):
-            trigger, *rest = pieces((*form.lead, *form.open, *self._head(form.call)), form.special)
+            trigger, *rest = pieces((*form.lead, *form.open, *form.head(form.call)), form.special)
             following = self.sequence(rest) + self._from_name(form.call)
             if form.lead and (form.also or form.solo != form.before):  # after `lead`, as at the beginning
                 trigger, *rest = pieces(form.lead, form.special)
@@ -172,17 +173,13 @@ class Builder:
             found.append((str(marker), self.sequence(rest)))
         return tuple(found)
 
-    @staticmethod
-    def _head(call: Parts) -> Parts:
-        return call[: call.index(NAME)]
-
     def _calls(self, opened: Parts) -> list[Grammar]:
         """The calls, without text before them."""
         form = self.form
         found: list[Grammar] = []
         if self.tools or (self.code and form.code):
             for call in (form.call, form.also) if form.also else (form.call,):
-                found.append(self.sequence((*opened, *self._head(call))) + self._from_name(call))
+                found.append(self.sequence((*opened, *form.head(call))) + self._from_name(call))
         if self.code and form.code_last:
             found.append(self.sequence(form.code_last))
         return found
@@ -200,14 +197,41 @@ class Builder:
             end = Repeat(self.sequence(form.code_last), 0, 1) + end
         if form.nested:
             return self._nested(call, end)
-        again = self.sequence((*form.between, *self._head(form.call)))
+        again = self.sequence((*form.between, *form.head(form.call)))
         if self.code and form.code and form.code[-1] is CODE:
             after = union([end, again + Rule(_NEXT)]) if self.parallel else end
             cases = (*self._cases(call, after), self._open_code())
             return Rules(_NEXT, ((_NEXT, Switch(cases, checked=True)),))
-        one = Switch(tuple(self._cases(call, EMPTY)), checked=True)
+        one = self._one(call)
         more = [again + one] if self.parallel else []
         return join([one, *[Repeat(part, 0, None) for part in more], end])
+
+    def _one(self, call: Parts) -> Grammar:
+        """One call, from where its head ends."""
+        form = self.form
+        named = Switch(tuple(self._cases(call, EMPTY)), checked=True)
+        at = len(form.head(call))
+        if not form.swapped:
+            return named
+        word, *rest = pieces(call[at : call.index(NAME)], form.special)
+        cases: list[tuple[bytes, Grammar]] = [(str(word).encode(), join([self.sequence(rest), named]))]
+        if len(self.tools) <= MAX_SWAPPED:
+            word, *rest = pieces(form.swapped[at:], form.special)
+            cases.append((str(word).encode(), Deferred(partial(self._swapped, tuple(rest)))))
+        return Switch(tuple(cases), checked=True)
+
+    def _swapped(self, parts: Parts) -> Grammar:
+        """Arguments of any tool, then a name of one that takes such."""
+        at, name = parts.index(ARGS), parts.index(NAME)
+        before, between, behind = (self.sequence(p) for p in (parts[:at], parts[at + 1 : name], parts[name + 1 :]))
+        names: dict[str, list[Tool]] = {}
+        for tool in self.tools:
+            names.setdefault(json_arguments(tool, self.options).text, []).append(tool)
+        ways = []
+        for tools in names.values():
+            called = Switch(tuple([(tool.name.encode(), EMPTY) for tool in tools]))
+            ways.append(join([self.arguments(tools[0]), between, called, behind]))
+        return join([before, union(ways)])
 
     def _open_code(self) -> tuple[bytes, Grammar]:
         """The code interpreter's case where nothing but the next call's marker ends the code."""
@@ -215,12 +239,12 @@ class Builder:
         word, *rest = pieces(form.code[:-1], form.special)
         then: tuple[tuple[str, Grammar], ...] = ()
         if self.parallel:
-            trigger, *more = pieces((*(form.lead or form.between), *self._head(form.call)), form.special)
+            trigger, *more = pieces((*(form.lead or form.between), *form.head(form.call)), form.special)
             then = ((str(trigger), join([self.sequence(more), Rule(_NEXT)])),)
         return str(word).encode(), join([self.sequence(rest), Scan(then, True, self.without)])
 
     def _nested(self, call: Parts, end: Grammar) -> Grammar:
-        again = self.sequence((*self.form.between, *self._head(call)))
+        again = self.sequence((*self.form.between, *self.form.head(call)))
         whole = [Rule(_NEXT), *([Repeat(again + Rule(_NEXT), 0, None)] if self.parallel else []), end]
         rules = (
             ("all", join(whole)),
