@@ -780,13 +780,16 @@ def test_auto_chooses_only_what_is_certain() -> None:
         "mistral-v11": "[TOOL_CALLS]{{ n }}[CALL_ID]{{ i }}[ARGS]",
         "qwen3_coder": "<tool_call>\n<function=x>\n<parameter=y>\n</tool_call>",
         "deepseek-v3.1": "<｜tool▁calls▁begin｜>",
-        "firefunction-v2": " functools[",
+        "firefunction-v2": "<|start_header_id|> functools[",
         "harmony": "<|channel|>x<|message|> to=functions.",
+        "llama3_json": '<|header_start|>Respond in the format {"name": x, "parameters": dictionary of argument name',
+        "llama4_pythonic": "<|start_header_id|>Respond in the format [func_name1(params_name1=params_value1)]",
+        "functionary-r1": "Environment: ipython <｜tool▁calls▁begin｜>```json",
     }
     for form, template in templates.items():
         assert infer_format(template).name == form
         assert constrain.tools(TOOLS, "auto", tokenizer=template).format == form
-    for unclear in ("", "{{ messages }}", "[TOOL_CALLS] functools[", None):
+    for unclear in ("", "{{ messages }}", "functools[", "<|header_start|>", "[TOOL_CALLS] [func_name1(", None):
         with pytest.raises(GrammarError, match="auto"):
             infer_format(unclear) if unclear else constrain.tools(TOOLS, tokenizer=unclear)
 

@@ -118,6 +118,8 @@ class Builder:
         self.writes_code = bool(form.code or form.code_last)
         self.code = any(tool.kind == "code_interpreter" for tool in chosen) and self.writes_code
         self.tools = [tool for tool in chosen if tool.kind == "function" or not self.writes_code]
+        for name in names.intersection(form.reserved):
+            raise ToolError(name, f"in {form.name}, text is written to a recipient of this name; give it another")
         self.without = tuple(dict.fromkeys([*form.special, *form.forbidden, *self._think_markers()]))
         if not self.without and not form.not_first:  # nothing marks a call but its name
             self.without = tuple([f"{tool.name}(" for tool in tools])

@@ -92,6 +92,7 @@ class Format:
     thinks: Parts = ()  # reasoning that the format has in any case: parts before it
     thinks_end: Parts = ()
     short_ids: bool = False  # identifiers of nine letters and digits
+    reserved: tuple[str, ...] = ()  # names that no tool can have: text is written to them
     aliases: tuple[str, ...] = field(default=())
 
     def head(self, call: Parts) -> Parts:
@@ -159,6 +160,7 @@ _TABLE = [
         lead=("<|from|>", _BLANK, "assistant\n<|recipient|>"),
         gap=("\n",),
         between=("\n<|from|>", _BLANK, "assistant\n<|recipient|>"),
+        reserved=("all",),
         stops=("<|stop|>",),
         example='get_weather\n<|content|>{"city": "Paris"}',
     ),
@@ -182,6 +184,7 @@ _TABLE = [
         lead=(">>>",),
         forbidden=(">>>",),
         between=(_NEWLINE, ">>>"),
+        reserved=("all",),
         stops=_LLAMA3,
         example='get_weather\n{"city": "Paris"}',
         aliases=("functionary-v3.0", "functionary-v3.2"),
@@ -354,7 +357,7 @@ _TABLE = [
         between=(";", Space(" ")),
         before=None,
         not_first="{",
-        stops=("<|eot_id|>", "<|eom_id|>"),
+        stops=("<|eot_id|>", "<|eom_id|>", "<|eot|>"),
         example='{"name": "get_weather", "parameters": {"city": "Paris"}}',
     ),
     Format(
