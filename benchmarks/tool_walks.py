@@ -1,9 +1,10 @@
 """Random walks, streams and broken texts of tool calls in every format, in numbers too large for the tests.
 
-    python benchmarks/tool_walks.py [--formats hermes ...] [--walks 100] [--outputs 500] [--seed 0]
+    python benchmarks/tool_walks.py [--formats hermes ...] [--walks 100] [--outputs 500] [--seed 0] [--real 5]
 
 Walks draw allowed tokens to the end: every text must parse back to offered names and valid arguments, in a stream as in
-whole. Streams are cut at every place, into characters and at random.
+whole. `--real`: so many walks among the leaderboard's tools, with the tokens of `--tokenizer`. Streams are cut at every
+place, into characters and at random.
 """
 
 from __future__ import annotations
@@ -21,6 +22,7 @@ ROOT = Path(__file__).resolve().parent.parent
 sys.path.insert(0, str(ROOT / "tests"))
 
 import jsonschema  # noqa: E402
+from tool_calls import load, shared  # noqa: E402
 
 import constrain  # noqa: E402
 from constrain.tools.formats import FORMATS  # noqa: E402
@@ -50,7 +52,8 @@ OPEN = {  # every kind of value, where all formats can enforce it
 }
 OFFERED = [*WALKED, OPEN, {"name": "loose", "parameters": {"type": "object"}, "strict": False}]
 CODE = {"type": "code_interpreter"}
-VALID = {tool["name"]: jsonschema.Draft202012Validator(tool["parameters"]) for tool in OFFERED}
+Valid = dict[str, Any]
+VALID: Valid = {tool["name"]: jsonschema.Draft202012Validator(tool["parameters"]) for tool in OFFERED}
 SETTINGS: list[dict[str, Any]] = [
     {"tool_choice": "auto"},
     {"tool_choice": "required"},
@@ -60,21 +63,21 @@ SETTINGS: list[dict[str, Any]] = [
 ]
 
 
-def problem(function: dict[str, str]) -> str:
+def problem(function: dict[str, str], valid: Valid) -> str:
     """What is wrong with a call; a nested one stands for any value."""
     arguments = json.loads(function["arguments"])
     name = function["name"]
     if name == "python":
-        return "" if list(arguments) == ["code"] else "no code"
-    if name not in VALID:
+        return "" if list(arguments) == ["code"] or name in valid else "no code"
+    if name not in valid:
         return f"{name!r} is not offered"
     if "$call" not in function["arguments"]:
-        error = jsonschema.exceptions.best_match(VALID[name].iter_errors(arguments))
+        error = jsonschema.exceptions.best_match(valid[name].iter_errors(arguments))
         return error.message if error else ""
     for value in arguments.values():
         if isinstance(value, dict) and "$call" in value:
             inner = value["$call"]
-            found = problem({"name": inner["name"], "arguments": json.dumps(inner["arguments"])})
+            found = problem({"name": inner["name"], "arguments": json.dumps(inner["arguments"])}, valid)
             if found:
                 return found
     return ""
@@ -94,10 +97,7 @@ def walks(form: str, count: int, seed: int, counts: Counter[str]) -> list[str]:
     """Walks in every setting; a line for each that went wrong."""
     failures = []
     coded = bool(FORMATS[form].code or FORMATS[form].code_last)
-    if FORMATS[form].thinks:
-        settings = [s for s in SETTINGS if "reasoning" not in s]
-    else:
-        settings = SETTINGS
+    settings = [s for s in SETTINGS if "reasoning" not in s] if FORMATS[form].thinks else SETTINGS
     for special in dict.fromkeys([(), FORMATS[form].special]):
         vocab = vocabulary(special)
         for number, setting in enumerate(settings):
@@ -113,16 +113,40 @@ def walks(form: str, count: int, seed: int, counts: Counter[str]) -> list[str]:
                 shown = vocab.decode(tokens[:-1] if ended else tokens)
                 counts["walks"] += 1
                 counts["ended"] += ended
-                failures += [f"{form} {setting} #{i}: {line}: {shown!r}" for line in judged(spec, shown, ended, rng)]
+                failures += [
+                    f"{form} {setting} #{i}: {line}: {shown!r}" for line in judged(spec, shown, ended, rng, VALID)
+                ]
                 counts["calls"] += len(spec.parse(shown).tool_calls) if not failures else 0
     return failures
 
 
-def judged(spec: Any, shown: str, ended: bool, rng: random.Random) -> list[str]:
+def real(
+    form: str, count: int, seed: int, vocab: Any, entries: list[dict[str, Any]], counts: Counter[str]
+) -> list[str]:
+    """Walks among the leaderboard's tools, with a real vocabulary."""
+    rng = random.Random(f"{seed} {form}")
+    failures = []
+    for entry in rng.sample([entry for entry in entries if entry["tools"] and entry["language"] == "python"], count):
+        tools = [tool["function"] for tool in entry["tools"]]
+        valid = {tool["name"]: jsonschema.Draft202012Validator(tool["parameters"]) for tool in tools}
+        spec = constrain.tools(entry["tools"], form, rng.choice(("auto", "required")))
+        try:
+            tokens, ended = walk(constrain.compile(spec, vocab), vocab, rng)
+        except AssertionError as error:
+            failures.append(f"{form} {entry['id']}: {error}")
+            continue
+        counts["real walks"] += 1
+        counts["ended"] += ended
+        shown = vocab.decode(tokens[:-1] if ended else tokens)
+        failures += [f"{form} {entry['id']}: {line}: {shown!r}" for line in judged(spec, shown, ended, rng, valid)]
+    return failures
+
+
+def judged(spec: Any, shown: str, ended: bool, rng: random.Random, valid: Valid) -> list[str]:
     """What is wrong with how a text is read."""
     try:
         answer = spec.parse(shown)
-        found = [problem(call["function"]) for call in answer.tool_calls]
+        found = [problem(call["function"], valid) for call in answer.tool_calls]
         cuts = sorted(rng.sample(range(len(shown) + 1), min(len(shown), 5)))
         whole = streamed(spec, shown, [])
         split = streamed(spec, shown, cuts)
@@ -161,14 +185,19 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
     parser.add_argument("--formats", nargs="*", default=list(FORMATS))
     parser.add_argument("--walks", type=int, default=20, help="of each setting and vocabulary")
+    parser.add_argument("--real", type=int, default=0, help="walks of each format among real tools")
+    parser.add_argument("--tokenizer", default="llama3", help="a folder, or a shared tokenizer's name")
     parser.add_argument("--outputs", type=int, default=500)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--show", type=int, default=3)
     options = parser.parse_args()
     failed, total = 0, Counter[str]()
+    vocab = constrain.Vocabulary.from_pretrained(options.tokenizer) if options.real else None
+    entries = load(shared() / "data" / "bfcl-dev.jsonl.xz") if options.real else []
     for form in options.formats:
         counts, start = Counter[str](), time.perf_counter()
         failures = walks(form, options.walks, options.seed, counts)
+        failures += real(form, options.real, options.seed, vocab, entries, counts) if options.real else []
         print(f"{form}: {time.perf_counter() - start:.0f} s {dict(counts)} {len(failures)} failures", flush=True)
         for line in failures[: options.show]:
             print("   ", line[:900], flush=True)
