@@ -113,20 +113,16 @@ def walks(form: str, count: int, seed: int, counts: Counter[str]) -> list[str]:
                 shown = vocab.decode(tokens[:-1] if ended else tokens)
                 counts["walks"] += 1
                 counts["ended"] += ended
-                failures += [
-                    f"{form} {setting} #{i}: {line}: {shown!r}" for line in judged(spec, shown, ended, rng, VALID)
-                ]
+                found = judged(spec, shown, ended, rng, VALID)
+                failures += [f"{form} {setting} #{i}: {line}: {shown!r}" for line in found]
                 counts["calls"] += len(spec.parse(shown).tool_calls) if not failures else 0
     return failures
 
 
-def real(
-    form: str, count: int, seed: int, vocab: Any, entries: list[dict[str, Any]], counts: Counter[str]
-) -> list[str]:
+def real(form: str, entries: list[dict[str, Any]], vocab: Any, rng: random.Random, counts: Counter[str]) -> list[str]:
     """Walks among the leaderboard's tools, with a real vocabulary."""
-    rng = random.Random(f"{seed} {form}")
     failures = []
-    for entry in rng.sample([entry for entry in entries if entry["tools"] and entry["language"] == "python"], count):
+    for entry in entries:
         tools = [tool["function"] for tool in entry["tools"]]
         valid = {tool["name"]: jsonschema.Draft202012Validator(tool["parameters"]) for tool in tools}
         spec = constrain.tools(entry["tools"], form, rng.choice(("auto", "required")))
@@ -194,10 +190,12 @@ def main() -> int:
     failed, total = 0, Counter[str]()
     vocab = constrain.Vocabulary.from_pretrained(options.tokenizer) if options.real else None
     entries = load(shared() / "data" / "bfcl-dev.jsonl.xz") if options.real else []
+    entries = [entry for entry in entries if entry["tools"] and entry["language"] == "python"]
     for form in options.formats:
         counts, start = Counter[str](), time.perf_counter()
         failures = walks(form, options.walks, options.seed, counts)
-        failures += real(form, options.real, options.seed, vocab, entries, counts) if options.real else []
+        rng = random.Random(f"{options.seed} {form}")
+        failures += real(form, rng.sample(entries, options.real), vocab, rng, counts)
         print(f"{form}: {time.perf_counter() - start:.0f} s {dict(counts)} {len(failures)} failures", flush=True)
         for line in failures[: options.show]:
             print("   ", line[:900], flush=True)
