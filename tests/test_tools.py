@@ -698,6 +698,10 @@ def test_what_literals_cannot_enforce_is_refused_by_name() -> None:
     for form, schema in (
         ("qwen3_coder", {"a>b": {"type": "string"}}),
         ("qwen3_coder", {"x": {"enum": ["</parameter>"], "type": "string"}}),
+        ("qwen3_coder", {"x": {"anyOf": [{"enum": ["</parameter>"]}, {"type": "null"}]}}),
+        ("llama4_pythonic", {"x": {"anyOf": [{"type": "integer"}, {"type": "array", "uniqueItems": True}]}}),
+        ("hermes", {"x": {"anyOf": [{"type": "integer", "minimum": 2, "maximum": 1}]}}),
+        ("hermes", {"x": {"anyOf": [{"type": "strin"}]}}),
         ("gorilla-openfunctions-v2", {"a-b": {"type": "dict"}}),
         ("llama4_pythonic", {"x": {"enum": ["a"], "properties": {}}}),
     ):

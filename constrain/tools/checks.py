@@ -41,6 +41,7 @@ _BOUNDS = {  # keyword -> its opposite, whether it is the lower one, and between
     "minItems": ("maxItems", True, 0, 100),
     "maxItems": ("minItems", False, 0, 100),
 }
+_BESIDE_UNIONS = _TEXTS | _VALUES | {"anyOf"}
 _ANNOTATIONS = _TEXTS | _VALUES | {"optional"}
 _BASE = "https://tools.invalid/"
 
@@ -82,7 +83,7 @@ def _check_size(tool: str, schema: Any) -> None:
 
 def check_parameters(tool: str, schema: dict[str, Any]) -> None:
     """ToolError, with the place in the schema, unless it can be enforced and every parameter has some value."""
-    doubtful = [pointer for pointer, here in _places(schema) if not _is_plain(here)]
+    doubtful = [pointer for pointer, here in _places(schema) if not _is_plain(here) or not _plain_branches(here)]
     if not doubtful:
         return
     try:
@@ -161,6 +162,8 @@ def is_plain(schema: dict[str, Any]) -> bool:
                 below += here["properties"].values()
             if "items" in here:
                 below.append(here["items"])
+            if "anyOf" in here:
+                below += here["anyOf"]
         if not below:
             return True
         if len(below) > MAX_WIDTH:
@@ -193,6 +196,11 @@ def _is_plain(schema: dict[str, Any]) -> bool:
         elif key == "additionalProperties":
             if kind is not bool:
                 return False
+        elif key == "anyOf":
+            if kind is not list or not value or not schema.keys() <= _BESIDE_UNIONS:
+                return False
+            if any(one.__class__ is not dict for one in value):
+                return False
         elif key == "required":
             if not _plain_required(value, schema):
                 return False
@@ -205,6 +213,10 @@ def _is_plain(schema: dict[str, Any]) -> bool:
         elif key != "enum" or not _plain_enum(value, schema):
             return False
     return True
+
+
+def _plain_branches(schema: dict[str, Any]) -> bool:
+    return all(is_plain(branch) for branch in schema.get("anyOf", ()))
 
 
 def _plain_types(value: Any) -> bool:

@@ -217,7 +217,7 @@ def _from_trelis(raw: Mapping[str, Any], name: str) -> Tool:
         schema, _ = native.translate(name, schema, "python")
     description = _description(name, raw)
     declared = {"name": name, "description": description, "parameters": schema}
-    return Tool(name, description, schema, source=dict(raw), declaration=declared)
+    return Tool(name, description, schema, source=dict(raw), declaration=declared, plain=is_plain(schema))
 
 
 def _from_model(model: Any) -> Tool:
@@ -229,7 +229,9 @@ def _from_model(model: Any) -> Tool:
     schema.pop("title", None)
     description = str(schema.pop("description", ""))
     declared = {"name": name, "description": description, "parameters": schema}
-    return Tool(name, description, schema, function=model, source=declared, declaration=declared)
+    return Tool(
+        name, description, schema, function=model, source=declared, declaration=declared, plain=is_plain(schema)
+    )
 
 
 def _from_function(function: Callable[..., Any]) -> Tool:
@@ -238,4 +240,6 @@ def _from_function(function: Callable[..., Any]) -> Tool:
     schema = functions.parameters(function)
     description = functions.docstring(function).description
     declared = {"name": name, "description": description, "parameters": schema}
-    return Tool(name, description, schema, function=function, source=declared, declaration=declared)
+    return Tool(
+        name, description, schema, function=function, source=declared, declaration=declared, plain=is_plain(schema)
+    )

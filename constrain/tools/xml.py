@@ -47,9 +47,7 @@ def xml_arguments(tool: Tool) -> Grammar:
     for name in (*tool.parameters.get("properties", ()), *tool.parameters.get("required", ())):
         _check_name(tool, name)
     for name, schema in tool.parameters.get("properties", {}).items():
-        _check_enumerated(
-            Place(tool.name, tool.parameters, schema, f"/properties/{escape(name)}"), schema.get("enum", ())
-        )
+        _check_plain(Place(tool.name, tool.parameters, schema, f"/properties/{escape(name)}"))
     return Deferred(partial(_parameters, tool))
 
 
@@ -58,6 +56,12 @@ def _check_name(tool: Tool, name: str) -> None:
         raise ToolError(
             tool.name, f"this format cannot write the parameter name {name!r}", f"/properties/{escape(name)}"
         )
+
+
+def _check_plain(place: Place) -> None:
+    _check_enumerated(place, place.schema.get("enum", ()))
+    for i in range(len(place.schema.get("anyOf", ()))):
+        _check_plain(place.below("anyOf", i))
 
 
 def _check_enumerated(place: Place, enumerated: Iterable[Any]) -> None:
