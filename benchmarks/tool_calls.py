@@ -27,7 +27,7 @@ import jsonschema  # noqa: E402
 
 import constrain  # noqa: E402
 from constrain.tools.formats import FORMATS  # noqa: E402
-from tool_texts import LANGUAGES, LITERALS, NO_TEXT, SINGLE, Feeder, bare, render, text  # noqa: E402
+from tool_texts import LANGUAGES, LITERALS, NO_TEXT, SINGLE, Feeder, bare, render, text, variants  # noqa: E402
 
 WORDS = "I cannot look that up; which city do you mean?"
 
@@ -131,8 +131,16 @@ class Run:
             if any(as_read(call, tools) != call["arguments"] for call in calls):  # "42" where any type may stand
                 self.counts["not expressible"] += 1
                 return
-        written = render(self.form, calls, entry["language"], entry.get("native_types"))
         self.counts["accept"] += 1
+        self.written(entry, grammars, calls, render(self.form, calls, entry["language"], entry.get("native_types")))
+        for other in variants(self.form, calls):
+            self.counts["other spellings"] += 1
+            self.written(entry, grammars, calls, other)
+
+    def written(
+        self, entry: dict[str, Any], grammars: dict[str, Any], calls: list[dict[str, Any]], written: str
+    ) -> None:
+        """One spelling of calls: accepted, and read back."""
         for choice, compiled in grammars.items():
             if not self.feeder.accepts(compiled, written):
                 self.fail(f"refused under {choice}", entry, written)
@@ -157,8 +165,10 @@ class Run:
                 return
         written = render(self.form, calls, entry["language"], entry.get("native_types"))
         self.counts["refuse"] += 1
-        if self.feeder.accepts(grammars["auto"], written):
-            self.fail(f"accepted {bad['reason']}", entry, f"{bad['detail']}: {written}")
+        others = variants(self.form, calls)[:1] if self.form == "hermes" else ()  # where the grammar is another one
+        for spelled in (written, *others):
+            if self.feeder.accepts(grammars["auto"], spelled):
+                self.fail(f"accepted {bad['reason']}", entry, f"{bad['detail']}: {spelled}")
 
 
 def accepted(entry: dict[str, Any]) -> Iterable[list[dict[str, Any]]]:

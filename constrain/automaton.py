@@ -98,6 +98,8 @@ class Automaton:
             return grammar.least == 0 or self.possible(grammar.part, alive)
         if isinstance(grammar, ir.Rule):
             return alive[grammar.name]
+        if isinstance(grammar, ir.Deferred):
+            return self.possible(grammar.made, alive)
         if isinstance(grammar, ir.Rules):
             return self._alive_rules(grammar, alive)[grammar.start]
         return all(self.possible(child, alive) for child in grammar.children)
@@ -145,6 +147,8 @@ class Automaton:
             return self._scan(grammar, scope)
         if isinstance(grammar, ir.Composed):
             return self.state(grammar.grammar, scope)
+        if isinstance(grammar, ir.Deferred):
+            return self.state(grammar.made, scope)
         if isinstance(grammar, ir.Sequence):
             after = DONE
             for part in reversed(grammar.parts):
@@ -305,6 +309,8 @@ def text_dfa(until: tuple[str, ...]) -> Dfa:
 
 def uses_registers(grammar: ir.Grammar) -> bool:
     """Whether items are walked one by one: for JSON's registers, and since that passes over whole subtrees of text."""
+    if isinstance(grammar, ir.Deferred):
+        return grammar.registers
     return isinstance(grammar, (ir.JsonSchema, ir.Text, ir.Scan)) or any(map(uses_registers, grammar.children))
 
 
@@ -328,6 +334,8 @@ def nullable(grammar: ir.Grammar, rules: dict[str, ir.Grammar], path: frozenset[
         return grammar.ends
     if isinstance(grammar, ir.Composed):
         return nullable(grammar.grammar, rules, path)
+    if isinstance(grammar, ir.Deferred):
+        return nullable(grammar.made, rules, path)
     if isinstance(grammar, ir.Rule):
         return grammar.name not in path and nullable(rules[grammar.name], rules, path | {grammar.name})
     return isinstance(grammar, ir.Text) and not grammar.until

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import json
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
 from typing import Any
@@ -172,6 +173,24 @@ class Switch(Grammar):
             raise GrammarError("the words of a switch are different, of at least one byte, and there is at least one")
 
 
+@dataclass(frozen=True, eq=False)
+class Deferred(Grammar):
+    """A grammar that is made when it is entered: a case of a checked `Switch`, which may have thousands of them.
+
+    registers: whether JSON or free text may occur in it.
+    """
+
+    make: Callable[[], Grammar]
+    registers: bool = True
+
+    @cached_property
+    def made(self) -> Grammar:
+        return self.make()
+
+    def __getstate__(self) -> dict[str, Any]:
+        return {name: value for name, value in self.__dict__.items() if name != "made"}
+
+
 @dataclass(frozen=True)
 class Scan(Grammar):
     """Free text up to the first of some markers (read as `Marker` does), each followed by a grammar of its own.
@@ -308,6 +327,8 @@ def check(grammar: Grammar) -> None:
             raise GrammarError(f"there is no rule {here.name!r}")
         if isinstance(here, Rules):
             names = names.union(here.by_name)
+        if isinstance(here, Switch) and here.checked:
+            continue  # there may be thousands
         stack += [(child, names) for child in here.children]
 
 

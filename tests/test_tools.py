@@ -17,7 +17,7 @@ from constrain import GrammarError, ToolError, Vocabulary
 from constrain.tools.auto import infer_format
 from constrain.tools.choice import read_choice
 from constrain.tools.formats import FORMATS, find_format
-from tool_texts import LITERALS, NO_TEXT, SINGLE, Feeder, python, render, text
+from tool_texts import LITERALS, NO_TEXT, SINGLE, Feeder, broken, python, render, text, variants
 
 WEATHER = {
     "type": "function",
@@ -192,6 +192,49 @@ def test_mutations_are_refused_or_never_complete(form: str) -> None:
             assert not feeder.accepts(automatic, bad), (what, bad)
         for what, bad in {**mutations(form, good), **without_markers(form, good)}.items():
             assert not feeder.accepts(required, bad), (what, bad)
+
+
+@pytest.mark.parametrize("form", NAMES)
+def test_broken_examples_are_refused_or_never_complete(form: str, examples: dict[str, dict[str, str]]) -> None:
+    """Under "auto", what is left without its markers may be text; then it is read as text, and has no marker."""
+    marks = [*FORMATS[form].special, *FORMATS[form].forbidden]
+    for vocab in vocabularies(form):
+        feeder = Feeder(vocab)
+        required = constrain.compile(constrain.tools(TOOLS, form, "required"), vocab)
+        automatic = constrain.compile(constrain.tools(TOOLS, form), vocab)
+        for kind in examples[form].keys() - {"text"}:
+            tried = broken(form, marks, examples[form][kind])
+            assert len(tried) > 10
+            for what, bad in tried:
+                assert not feeder.accepts(required, bad), (kind, what, bad)
+                if feeder.accepts(automatic, bad):
+                    answer = automatic.grammar.parse(bad)
+                    assert answer.content, (kind, what, bad)
+                    left = bad.removeprefix(text(form, ""))
+                    marked = any(mark in left for mark in marks)
+                    assert not marked or (answer.tool_calls and what.startswith("no ")), (kind, what, bad)
+                    assert marked or not answer.tool_calls or form in NO_TEXT, (kind, what, bad)
+
+
+@pytest.mark.parametrize("form", NAMES)
+def test_other_spellings_of_the_same_calls(form: str) -> None:
+    calls = [PARIS] if form in SINGLE else [PARIS, SUM]
+    spec = constrain.tools(TOOLS, form)
+    for written in variants(form, calls):
+        for vocab in vocabularies(form):
+            assert accepts(spec, written, vocab), written
+        assert calls_of(spec.parse(written)) == calls
+    for mixed in (variants(form, [{**PARIS, "name": "add"}]), variants(form, [{**SUM, "name": "sub"}])):
+        assert not any(accepts(constrain.tools(TOOLS, form, "required"), written) for written in mixed)
+
+
+def test_arguments_before_the_name_stream_name_first() -> None:
+    (swapped, _) = variants("hermes", [PARIS])
+    stream = constrain.tools(TOOLS, "hermes").stream()
+    deltas = [delta for character in swapped for delta in stream.feed(character)]
+    calls = [delta["tool_calls"][0]["function"] for delta in deltas]
+    assert calls == [{"name": "get_weather", "arguments": ""}, {"arguments": '{"city": "Paris"}'}]
+    assert constrain.tools(TOOLS, "hermes").parse(swapped[:40]).truncated
 
 
 @pytest.mark.parametrize("form", NAMES)
@@ -554,6 +597,34 @@ def test_nested_calls_of_nexusraven() -> None:
     assert answer.content == " done."
 
 
+def test_of_what_is_written_twice_the_last_counts() -> None:
+    """Keys of a dict, as in Python itself; parameters where any are taken. A declared parameter is written once."""
+    loose = {"name": "f", "parameters": {"type": "object"}, "strict": False}
+    mapped = {"name": "f", "parameters": {"type": "object", "properties": {"m": {"type": "object"}}}}
+    for tool, form, written, arguments in (
+        (loose, "llama4_pythonic", "[f(a=1, b=2, a='x')]", {"a": "x", "b": 2}),
+        (mapped, "llama4_pythonic", "[f(m={'a': 1, 'a': 2})]", {"m": {"a": 2}}),
+        (
+            loose,
+            "qwen3_coder",
+            "<tool_call>\n<function=f>\n<parameter=a>\n1\n</parameter>\n<parameter=a>\nx\n</parameter>\n</function>\n"
+            "</tool_call>",
+            {"a": "x"},
+        ),
+    ):
+        spec = constrain.tools([tool], form)
+        assert accepts(spec, written)
+        assert calls_of(spec.parse(written))[0]["arguments"] == arguments
+    assert not accepts(constrain.tools([mapped], "llama4_pythonic"), "[f(m={}, m={})]")
+
+
+def test_keywords_of_other_types_assert_nothing() -> None:
+    schema = {"type": "object", "properties": {"x": {"type": "string", "minimum": 3, "uniqueItems": True, "items": {}}}}
+    for form in ("llama4_pythonic", "qwen3_coder"):
+        spec = constrain.tools([{"name": "f", "parameters": {**schema, "minItems": 2}}], form)
+        assert accepts(spec, render(form, [{"name": "f", "arguments": {"x": "1"}}]))
+
+
 def test_literals_of_many_shapes() -> None:
     schema = {
         "type": "object",
@@ -624,6 +695,18 @@ def test_what_literals_cannot_enforce_is_refused_by_name() -> None:
             constrain.tools([tool], "llama4_pythonic")
         assert caught.value.tool == "f"
         assert pointer in str(caught.value)
+    for form, schema in (
+        ("qwen3_coder", {"a>b": {"type": "string"}}),
+        ("qwen3_coder", {"x": {"enum": ["</parameter>"], "type": "string"}}),
+        ("qwen3_coder", {"x": {"anyOf": [{"enum": ["</parameter>"]}, {"type": "null"}]}}),
+        ("llama4_pythonic", {"x": {"anyOf": [{"type": "integer"}, {"type": "array", "uniqueItems": True}]}}),
+        ("hermes", {"x": {"anyOf": [{"type": "integer", "minimum": 2, "maximum": 1}]}}),
+        ("hermes", {"x": {"anyOf": [{"type": "strin"}]}}),
+        ("gorilla-openfunctions-v2", {"a-b": {"type": "dict"}}),
+        ("llama4_pythonic", {"x": {"enum": ["a"], "properties": {}}}),
+    ):
+        with pytest.raises(ToolError, match="'f'"):
+            constrain.tools([{"name": "f", "parameters": {"type": "object", "properties": schema}}], form)
     named = {"name": "f", "parameters": {"type": "object", "properties": {"Content-Type": {"type": "string"}}}}
     with pytest.raises(ToolError, match="Content-Type"):
         constrain.tools([named], "gorilla-openfunctions-v2")
@@ -768,6 +851,24 @@ def test_specs_are_grammars_that_pickle_and_compose() -> None:
 def test_what_is_offered_must_fit_the_format() -> None:
     with pytest.raises(ToolError, match="'add'"):
         constrain.tools([ADD, ADD], "hermes")
+    for form in ("functionary-v2", "functionary-v3"):
+        with pytest.raises(ToolError, match="'all'"):
+            constrain.tools([{"name": "all"}], form)
+    for place in (
+        {"\ud800": {}},
+        {"x": {"enum": ["\ud800"]}},
+        {"x": {"title": "\ud800"}},
+        {"x": {"default": "\ud800"}},
+    ):
+        for form in ("hermes", "llama4_pythonic", "qwen3_coder"):
+            with pytest.raises(ToolError, match=r"'f'.*surrogate"):
+                constrain.tools([{"name": "f", "parameters": {"type": "object", "properties": place}}], form)
+    for value in (float("inf"), float("nan")):
+        for keyword in ({"enum": [value]}, {"default": value}, {"default": [value]}):
+            with pytest.raises(ToolError, match="'f'"):
+                constrain.tools(
+                    [{"name": "f", "parameters": {"type": "object", "properties": {"x": keyword}}}], "hermes"
+                )
     impossible = {"name": "f", "parameters": {"type": "object", "properties": {"x": {"type": "array", "enum": ["a"]}}}}
     with pytest.raises(ToolError, match="'f'"):
         constrain.tools([impossible], "hermes")
@@ -780,13 +881,16 @@ def test_auto_chooses_only_what_is_certain() -> None:
         "mistral-v11": "[TOOL_CALLS]{{ n }}[CALL_ID]{{ i }}[ARGS]",
         "qwen3_coder": "<tool_call>\n<function=x>\n<parameter=y>\n</tool_call>",
         "deepseek-v3.1": "<｜tool▁calls▁begin｜>",
-        "firefunction-v2": " functools[",
+        "firefunction-v2": "<|start_header_id|> functools[",
         "harmony": "<|channel|>x<|message|> to=functions.",
+        "llama3_json": '<|header_start|>Respond in the format {"name": x, "parameters": dictionary of argument name',
+        "llama4_pythonic": "<|start_header_id|>Respond in the format [func_name1(params_name1=params_value1)]",
+        "functionary-r1": "Environment: ipython <｜tool▁calls▁begin｜>```json",
     }
     for form, template in templates.items():
         assert infer_format(template).name == form
         assert constrain.tools(TOOLS, "auto", tokenizer=template).format == form
-    for unclear in ("", "{{ messages }}", "[TOOL_CALLS] functools[", None):
+    for unclear in ("", "{{ messages }}", "functools[", "<|header_start|>", "[TOOL_CALLS] [func_name1(", None):
         with pytest.raises(GrammarError, match="auto"):
             infer_format(unclear) if unclear else constrain.tools(TOOLS, tokenizer=unclear)
 

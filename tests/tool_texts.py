@@ -220,6 +220,69 @@ def text(form: str, words: str) -> str:
     return _SOLO.get(form, "") + words
 
 
+def variants(form: str, calls: Calls) -> list[str]:
+    """Other spellings of the same calls that models of a format write."""
+    whole = render(form, calls)
+    if form == "hermes":
+        one = '<tool_call>\n{{"arguments": {}, "name": {}}}\n</tool_call>'
+        swapped = [one.format(dump(call["arguments"]), dump(call["name"])) for call in calls]
+        return ["\n".join(swapped), "\n".join([*swapped[:1], *([_tag(calls[1:])] if calls[1:] else [])])]
+    if form == "functionary-v2":
+        return [whole.replace("<|content|>", "<|content|> ").replace("<|from|>", "<|from|> ")]
+    if form == "functionary-v3":
+        return [whole.replace(">>>", "\n>>>")] if ">>>" not in dump(list(calls)) else []
+    if form == "glaive-v2":
+        return [f"<functioncall> {_object(calls[0])}"]
+    if form == "llama3_json":
+        return ["<|python_tag|>" + whole]
+    if form == "mistral-v3":
+        return [whole.replace(', "id": "aB3dE5gH7"', "")]
+    if form == "mistral-v11":
+        return [whole.replace("[CALL_ID]aB3dE5gH7", "")]
+    if form == "harmony":
+        (call,) = calls
+        return [f" to=functions.{call['name']}<|channel|>commentary json<|message|>{dump(call['arguments'])}"]
+    return []
+
+
+# --- what is wrong -------------------------------------------------------------------------------------------------
+
+_VALUE = r'"[^"]*"|\d+'
+_LITERAL = r"'[^']*'|" + _VALUE
+
+
+def broken(form: str, marks: Sequence[str], good: str) -> list[tuple[str, str]]:
+    """(what, text) for every place of a text of calls where something may go wrong; marks: the format's markers."""
+    found = [(f"after {behind!r}", good + behind) for behind in ("!", " text", "\nDone.", "}", "]", ")", "{}", '"')]
+    for mark in dict.fromkeys(marks):
+        found += [(f"no {mark!r}", before + after) for before, _, after in _split(re.escape(mark), good)]
+    found += [("a comma", f"{before},{end}{after}") for before, end, after in _split(r"[}\])]", good)]
+    found += [(f"no {mark}", before + after) for before, mark, after in _split(r"[}\])\"']", good)]
+    found += [("another quote", before + "'" + after) for before, _, after in _split('"', good)]
+    found += [("another quote", before + '"' + after) for before, _, after in _split("'", good)]
+    key, member, values = _MEMBERS[form if form in _MEMBERS else "literals" if form in LITERALS else "json"]
+    found += [("a key twice", f"{before}{m}{key}{m}{after}") for before, m, after in _split(member, good)]
+    for before, old, after in _split(member, good):
+        start = re.match(r'"\w+": |\w+=|<[^>]*>\n', old)
+        assert start is not None
+        end = "\n</parameter>\n" if form in _MEMBERS else ""
+        bare_text = end and not old[start.end() : -len(end)].isdecimal()
+        found += [(f"the value {v}", before + start[0] + v + end + after) for v in values if not bare_text]
+    return [(what, text) for what, text in found if text != good]
+
+
+_MEMBERS = {  # between members, one member, values that are none
+    "json": (", ", rf'"\w+": (?:{_VALUE})(?=[,}}\s])', ("NaN", "Infinity", "undefined", "True", "nul", "01", "'x'")),
+    "literals": (", ", rf"\w+=(?:{_LITERAL})", ("NaN", "nan", "inf", "01", "1+1", "x", "'x", "lambda: 1")),
+    "qwen3_coder": ("", r"<parameter=\w+>\n[^\n]*\n</parameter>\n", ("NaN", "01", "1,", "'1'", '"1"', "x")),
+}
+
+
+def _split(pattern: str, text: str) -> list[tuple[str, str, str]]:
+    """What stands before each match, the match, and what stands behind."""
+    return [(text[: m.start()], m[0], text[m.end() :]) for m in re.finditer(pattern, text)]
+
+
 class Feeder:
     """Feeds texts to matchers, with special tokens as what they are."""
 

@@ -23,6 +23,7 @@ class Sign(NamedTuple):
     lacks: tuple[str, ...] = ()
 
 
+_LLAMA_JSON = '"parameters": dictionary of argument name'
 _SIGNS = [
     Sign("functionary-v1", ("<|START_OF_FUNCTION_CALL|>",)),
     Sign("functionary-v2", ("<|from|>", "<|recipient|>", "<|content|>")),
@@ -32,20 +33,20 @@ _SIGNS = [
     Sign("functionary-v3.1", ("<function=", "</function>", "<|eom_id|>"), ("<tool_call>", "｜")),
     Sign("functionary-r1-llama", ("<function=", "</function>", "<｜Assistant｜>")),
     Sign("firefunction-v1", ("<functioncall>", "<plain>")),
-    Sign("firefunction-v2", (" functools[",)),
-    Sign("deepseek-v3", ("<｜tool▁calls▁begin｜>", "```json")),
+    Sign("firefunction-v2", (" functools[", "<|start_header_id|>")),
+    Sign("functionary-r1", ("<｜tool▁calls▁begin｜>", "```json", "Environment: ipython")),
+    Sign("deepseek-v3", ("<｜tool▁calls▁begin｜>", "```json"), ("Environment: ipython",)),
     Sign("deepseek-v3.1", ("<｜tool▁calls▁begin｜>",), ("```json",)),
     Sign("qwen3_coder", ("<tool_call>", "<function=", "<parameter=")),
     Sign("hermes", ("<tool_call>", "</tool_call>"), ("<function=", "<arg_key>", "<｜")),
     Sign("functionary-r1-qwen", ("<tool_call>", "</tool_call>", "<｜Assistant｜>"), ("<｜tool▁calls▁begin｜>",)),
-    Sign(
-        "llama3_json", ("<|start_header_id|>", '"parameters": dictionary of argument name'), ("<function=", "functools")
-    ),
-    Sign("llama4_pythonic", ("<|header_start|>",)),
+    Sign("llama3_json", ("<|start_header_id|>", _LLAMA_JSON), ("<function=", "functools")),
+    Sign("llama3_json", ("<|header_start|>", _LLAMA_JSON)),
+    Sign("llama4_pythonic", ("[func_name1(",), (_LLAMA_JSON,)),
     Sign("mistral-v11", ("[TOOL_CALLS]", "[CALL_ID]", "[ARGS]")),
     Sign("mistral-v13", ("[TOOL_CALLS]", "[ARGS]"), ("[CALL_ID]",)),
     Sign("mistral-v3", ("[TOOL_CALLS]",), ("[ARGS]",)),
-    Sign("harmony", ("<|channel|>", "<|message|>", "to=functions.")),
+    Sign("harmony", ("<|channel|>", "<|message|>", "functions")),
 ]
 
 

@@ -13,10 +13,12 @@ from __future__ import annotations
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache, partial
 from typing import Any
 
 from constrain.errors import ConstrainError, GrammarError, SchemaError, ToolError
 from constrain.grammar import (
+    Deferred,
     Grammar,
     JsonSchema,
     Literal,
@@ -54,6 +56,7 @@ from constrain.tools.xml import xml_arguments
 EMPTY = Literal(b"")
 _SPACE = Regex(r"(?:\r?\n)?[ ]{0,16}")  # as much as the deepest wrapper in use needs
 _ID = Regex(r"[A-Za-z0-9]{9}")
+MAX_SWAPPED = 64  # tools whose arguments may stand before the name: until it comes, each of them is followed
 _NEXT = "calls"  # the rule that reads one call, from its name on, and all after it
 
 __all__ = ["Builder", "Options", "find_format", "pieces"]
@@ -76,6 +79,11 @@ def pieces(parts: Iterable[Part], special: Iterable[str]) -> Parts:
     >>> pieces(("a<x>", "b"), ["<x>"])
     ('a', '<x>', 'b')
     """
+    return _pieces(tuple(parts), tuple(special))
+
+
+@cache
+def _pieces(parts: Parts, special: tuple[str, ...]) -> Parts:
     joined: list[Part] = []
     for part in parts:
         if isinstance(part, str) and joined and isinstance(joined[-1], str):
@@ -110,10 +118,15 @@ class Builder:
         self.writes_code = bool(form.code or form.code_last)
         self.code = any(tool.kind == "code_interpreter" for tool in chosen) and self.writes_code
         self.tools = [tool for tool in chosen if tool.kind == "function" or not self.writes_code]
+        for name in names.intersection(form.reserved):
+            raise ToolError(name, f"in {form.name}, text is written to a recipient of this name; give it another")
         self.without = tuple(dict.fromkeys([*form.special, *form.forbidden, *self._think_markers()]))
         if not self.without and not form.not_first:  # nothing marks a call but its name
             self.without = tuple([f"{tool.name}(" for tool in tools])
         self._strings: dict[str, Grammar] = {}
+        self._sequences: dict[Parts, Grammar] = {}
+        self._arguments: dict[str, Grammar] = {}
+        self._following: dict[Parts, Grammar] = {}
 
     def _think_markers(self) -> tuple[str, ...]:
         return () if self.options.reasoning is None or self.form.thinks else self.form.reasoning
@@ -149,8 +162,8 @@ class Builder:
         form = self.form
         found: list[tuple[str, Grammar]] = []
         if self.tools or (self.code and form.code):
-            trigger, *rest = pieces((*form.lead, *form.open, *self._head(form.call)), form.special)
-            following = self.sequence(rest) + self._from_name(form.call, form.open)
+            trigger, *rest = pieces((*form.lead, *form.open, *form.head(form.call)), form.special)
+            following = self.sequence(rest) + self._from_name(form.call)
             if form.lead and (form.also or form.solo != form.before):  # after `lead`, as at the beginning
                 trigger, *rest = pieces(form.lead, form.special)
                 following = self.sequence(rest) + union(
@@ -162,37 +175,65 @@ class Builder:
             found.append((str(marker), self.sequence(rest)))
         return tuple(found)
 
-    @staticmethod
-    def _head(call: Parts) -> Parts:
-        return call[: call.index(NAME)]
-
     def _calls(self, opened: Parts) -> list[Grammar]:
         """The calls, without text before them."""
         form = self.form
         found: list[Grammar] = []
         if self.tools or (self.code and form.code):
             for call in (form.call, form.also) if form.also else (form.call,):
-                found.append(self.sequence((*opened, *self._head(call))) + self._from_name(call, opened))
+                found.append(self.sequence((*opened, *form.head(call))) + self._from_name(call))
         if self.code and form.code_last:
             found.append(self.sequence(form.code_last))
         return found
 
-    def _from_name(self, call: Parts, opened: Parts) -> Grammar:
+    def _from_name(self, call: Parts) -> Grammar:
         """From the first name to the end."""
+        if call not in self._following:
+            self._following[call] = self._new_from_name(call)
+        return self._following[call]
+
+    def _new_from_name(self, call: Parts) -> Grammar:
         form = self.form
         end = self.sequence((*form.close, *form.end))
         if self.code and form.code_last and self.parallel:
             end = Repeat(self.sequence(form.code_last), 0, 1) + end
         if form.nested:
             return self._nested(call, end)
-        again = self.sequence((*form.between, *self._head(form.call)))
+        again = self.sequence((*form.between, *form.head(form.call)))
         if self.code and form.code and form.code[-1] is CODE:
             after = union([end, again + Rule(_NEXT)]) if self.parallel else end
             cases = (*self._cases(call, after), self._open_code())
             return Rules(_NEXT, ((_NEXT, Switch(cases, checked=True)),))
-        one = Switch(tuple(self._cases(call, EMPTY)), checked=True)
+        one = self._one(call)
         more = [again + one] if self.parallel else []
         return join([one, *[Repeat(part, 0, None) for part in more], end])
+
+    def _one(self, call: Parts) -> Grammar:
+        """One call, from where its head ends."""
+        form = self.form
+        named = Switch(tuple(self._cases(call, EMPTY)), checked=True)
+        at = len(form.head(call))
+        if not form.swapped:
+            return named
+        word, *rest = pieces(call[at : call.index(NAME)], form.special)
+        cases: list[tuple[bytes, Grammar]] = [(str(word).encode(), join([self.sequence(rest), named]))]
+        if len(self.tools) <= MAX_SWAPPED:
+            word, *rest = pieces(form.swapped[at:], form.special)
+            cases.append((str(word).encode(), Deferred(partial(self._swapped, tuple(rest)))))
+        return Switch(tuple(cases), checked=True)
+
+    def _swapped(self, parts: Parts) -> Grammar:
+        """Arguments of any tool, then a name of one that takes such."""
+        at, name = parts.index(ARGS), parts.index(NAME)
+        before, between, behind = (self.sequence(p) for p in (parts[:at], parts[at + 1 : name], parts[name + 1 :]))
+        names: dict[str, list[Tool]] = {}
+        for tool in self.tools:
+            names.setdefault(json_arguments(tool, self.options).text, []).append(tool)
+        ways = []
+        for tools in names.values():
+            called = Switch(tuple([(tool.name.encode(), EMPTY) for tool in tools]))
+            ways.append(join([self.arguments(tools[0]), between, called, behind]))
+        return join([before, union(ways)])
 
     def _open_code(self) -> tuple[bytes, Grammar]:
         """The code interpreter's case where nothing but the next call's marker ends the code."""
@@ -200,12 +241,12 @@ class Builder:
         word, *rest = pieces(form.code[:-1], form.special)
         then: tuple[tuple[str, Grammar], ...] = ()
         if self.parallel:
-            trigger, *more = pieces((*(form.lead or form.between), *self._head(form.call)), form.special)
+            trigger, *more = pieces((*(form.lead or form.between), *form.head(form.call)), form.special)
             then = ((str(trigger), join([self.sequence(more), Rule(_NEXT)])),)
         return str(word).encode(), join([self.sequence(rest), Scan(then, True, self.without)])
 
     def _nested(self, call: Parts, end: Grammar) -> Grammar:
-        again = self.sequence((*self.form.between, *self._head(call)))
+        again = self.sequence((*self.form.between, *self.form.head(call)))
         whole = [Rule(_NEXT), *([Repeat(again + Rule(_NEXT), 0, None)] if self.parallel else []), end]
         rules = (
             ("all", join(whole)),
@@ -246,12 +287,19 @@ class Builder:
 
     def arguments(self, tool: Tool, nested: Grammar | None = None) -> Grammar:
         """The arguments of one tool, as the format spells them; ToolError for what it cannot enforce."""
+        if tool.name not in self._arguments:
+            self._arguments[tool.name] = self._new_arguments(tool, nested)
+        return self._arguments[tool.name]
+
+    def _new_arguments(self, tool: Tool, nested: Grammar | None) -> Grammar:
         kind = self.form.arguments
         try:
             if kind == "literals":
                 return call_arguments(tool, Call(nested) if nested else None)
             if kind == "xml":
                 return xml_arguments(tool)
+            if tool.plain and tool.strict:
+                return Deferred(partial(json_arguments, tool, self.options))
             return json_arguments(tool, self.options)
         except ToolError:
             raise
@@ -262,7 +310,10 @@ class Builder:
 
     def sequence(self, parts: Iterable[Part]) -> Grammar:
         """Parts without a name and arguments, one after the other."""
-        return join([self._part(part) for part in pieces(parts, self.form.special)])
+        parts = tuple(parts)
+        if parts not in self._sequences:
+            self._sequences[parts] = join([self._part(part) for part in pieces(parts, self.form.special)])
+        return self._sequences[parts]
 
     def _part(self, part: Part) -> Grammar:
         if isinstance(part, str):

@@ -41,6 +41,7 @@ _BOUNDS = {  # keyword -> its opposite, whether it is the lower one, and between
     "minItems": ("maxItems", True, 0, 100),
     "maxItems": ("minItems", False, 0, 100),
 }
+_BESIDE_UNIONS = _TEXTS | _VALUES | {"anyOf"}
 _ANNOTATIONS = _TEXTS | _VALUES | {"optional"}
 _BASE = "https://tools.invalid/"
 
@@ -60,7 +61,9 @@ def check_shape(tool: str, schema: dict[str, Any]) -> None:
 def check_json(tool: str, value: Any, pointer: str | None = None) -> None:
     """ToolError for what JSON cannot write."""
     try:
-        json.dumps(value, allow_nan=False)
+        json.dumps(value, allow_nan=False, ensure_ascii=False).encode()
+    except UnicodeEncodeError:
+        raise ToolError(tool, "it has a string with a lone surrogate, which no text contains", pointer) from None
     except (TypeError, ValueError, RecursionError) as error:
         raise ToolError(tool, f"it cannot be written as JSON: {error}", pointer) from None
 
@@ -80,7 +83,7 @@ def _check_size(tool: str, schema: Any) -> None:
 
 def check_parameters(tool: str, schema: dict[str, Any]) -> None:
     """ToolError, with the place in the schema, unless it can be enforced and every parameter has some value."""
-    doubtful = [pointer for pointer, here in _places(schema) if not _is_plain(here)]
+    doubtful = [pointer for pointer, here in _places(schema) if not _is_plain(here) or not _plain_branches(here)]
     if not doubtful:
         return
     try:
@@ -159,6 +162,8 @@ def is_plain(schema: dict[str, Any]) -> bool:
                 below += here["properties"].values()
             if "items" in here:
                 below.append(here["items"])
+            if "anyOf" in here:
+                below += here["anyOf"]
         if not below:
             return True
         if len(below) > MAX_WIDTH:
@@ -175,13 +180,13 @@ def _is_plain(schema: dict[str, Any]) -> bool:
             if (value not in TYPES) if kind is str else not _plain_types(value):
                 return False
         elif key in _TEXTS:
-            if kind is not str:
+            if not is_text(value):
                 return False
         elif key in _VALUES:
-            if kind not in _SCALARS and not _plain_value(value):
+            if not (_plain_list(value) if kind is list else _plain_scalar(value)):
                 return False
         elif key == "properties":
-            if kind is not dict or any(name.__class__ is not str for name in value):
+            if kind is not dict or not all(is_text(name) for name in value):
                 return False
             if any(inner.__class__ is not dict for inner in value.values()):
                 return False
@@ -190,6 +195,11 @@ def _is_plain(schema: dict[str, Any]) -> bool:
                 return False
         elif key == "additionalProperties":
             if kind is not bool:
+                return False
+        elif key == "anyOf":
+            if kind is not list or not value or not schema.keys() <= _BESIDE_UNIONS:
+                return False
+            if any(one.__class__ is not dict for one in value):
                 return False
         elif key == "required":
             if not _plain_required(value, schema):
@@ -205,6 +215,10 @@ def _is_plain(schema: dict[str, Any]) -> bool:
     return True
 
 
+def _plain_branches(schema: dict[str, Any]) -> bool:
+    return all(is_plain(branch) for branch in schema.get("anyOf", ()))
+
+
 def _plain_types(value: Any) -> bool:
     return (
         isinstance(value, list)
@@ -215,12 +229,25 @@ def _plain_types(value: Any) -> bool:
 
 
 def _plain_enum(values: Any, schema: dict[str, Any]) -> bool:
-    if values.__class__ is not list or not values or any(value.__class__ not in _SCALARS for value in values):
+    if values.__class__ is not list or not values or not _plain_list(values):
         return False
     kind = schema.get("type")
     if kind is None:
+        return "properties" not in schema and "items" not in schema
+    return isinstance(kind, str) and all(kind in _KINDS[value.__class__] for value in values)
+
+
+def is_text(value: Any) -> bool:
+    """Whether a value is a string, without lone surrogates."""
+    if value.__class__ is not str:
+        return False
+    if value.isascii():
         return True
-    return isinstance(kind, str) and all(kind in _KINDS[value.__class__] and value == value for value in values)
+    try:
+        value.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _plain_bound(key: str, value: Any, schema: dict[str, Any]) -> bool:
@@ -235,7 +262,7 @@ def _plain_bound(key: str, value: Any, schema: dict[str, Any]) -> bool:
 
 
 def _plain_required(names: Any, schema: dict[str, Any]) -> bool:
-    if names.__class__ is not list or any(name.__class__ is not str for name in names) or len(set(names)) < len(names):
+    if names.__class__ is not list or not all(is_text(name) for name in names) or len(set(names)) < len(names):
         return False
     properties = schema.get("properties", {})
     if properties.__class__ is not dict:
@@ -243,5 +270,13 @@ def _plain_required(names: Any, schema: dict[str, Any]) -> bool:
     return schema.get("additionalProperties") is not False or all(name in properties for name in names)
 
 
-def _plain_value(value: Any) -> bool:
-    return value.__class__ is list and all(one.__class__ in _SCALARS and one == one for one in value)
+def _plain_list(values: list[Any]) -> bool:
+    return all(_plain_scalar(value) for value in values)
+
+
+def _plain_scalar(value: Any) -> bool:
+    """Whether a value is a string, number, boolean or null that JSON can write."""
+    kind = value.__class__
+    if kind is str:
+        return is_text(value)
+    return kind in _SCALARS and (kind is not float or value - value == 0)

@@ -11,6 +11,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from itertools import takewhile
 from typing import Literal as OneOf
 
 from constrain.errors import GrammarError
@@ -67,6 +68,7 @@ class Format:
     stops: tuple[str, ...]  # tokens that end the turn: they belong to the vocabulary's stop ids
     example: str  # of one call
     also: Parts = ()  # another way to write one, which begins differently
+    swapped: Parts = ()  # another way, with ARGS before NAME, which begins alike
     special: tuple[str, ...] = ()  # strings that vocabularies may have as special tokens; text never contains them
     forbidden: tuple[str, ...] = ()  # other strings that text never contains
     start: Parts = ()
@@ -90,7 +92,18 @@ class Format:
     thinks: Parts = ()  # reasoning that the format has in any case: parts before it
     thinks_end: Parts = ()
     short_ids: bool = False  # identifiers of nine letters and digits
+    reserved: tuple[str, ...] = ()  # names that no tool can have: text is written to them
     aliases: tuple[str, ...] = field(default=())
+
+    def head(self, call: Parts) -> Parts:
+        """What stands before the name, as far as every way to write a call that begins like this one shares it.
+
+        >>> FORMATS["json-array"].head(FORMATS["json-array"].call)[-3:]
+        (':', Space(usual=' '), '"')
+        """
+        before = call[: call.index(NAME)]
+        same = (a == b for a, b in zip(before, self.swapped, strict=False))
+        return before[: sum(takewhile(bool, same))] if self.swapped else before
 
 
 def wrapper(name: str = "name", arguments: str = "arguments", args: Parts = (ARGS,), rest: Parts = ()) -> Parts:
@@ -99,11 +112,18 @@ def wrapper(name: str = "name", arguments: str = "arguments", args: Parts = (ARG
     return (*head, f'"{arguments}"', ":", Space(" "), *args, *rest, Space(), "}")
 
 
+def swapped(name: str = "name", arguments: str = "arguments") -> Parts:
+    """A JSON object of arguments and a name."""
+    head: Parts = ("{", Space(), f'"{arguments}"', ":", Space(" "), ARGS, Space(), ",", Space(" "))
+    return (*head, f'"{name}"', ":", Space(" "), '"', NAME, '"', Space(), "}")
+
+
 _COMMA: Parts = (",", Space(" "))
 _NEWLINE = Maybe(("\n",))
 _BLANK = Maybe((" ",))
 _ARRAY_ID: Parts = (Maybe((",", Space(" "), '"id"', ":", Space(" "), '"', ID, '"')),)
 _BLOCK: Parts = ("<tool_call>", _NEWLINE, *wrapper(), _NEWLINE, "</tool_call>")
+_SWAPPED: Parts = ("<tool_call>", _NEWLINE, *swapped(), _NEWLINE, "</tool_call>")
 _FENCED: Parts = (NAME, "\n```json\n", ARGS, "\n```", "<｜tool▁call▁end｜>")
 _LITERAL: Parts = (NAME, "(", ARGS, ")")
 _DEEPSEEK = (
@@ -140,6 +160,7 @@ _TABLE = [
         lead=("<|from|>", _BLANK, "assistant\n<|recipient|>"),
         gap=("\n",),
         between=("\n<|from|>", _BLANK, "assistant\n<|recipient|>"),
+        reserved=("all",),
         stops=("<|stop|>",),
         example='get_weather\n<|content|>{"city": "Paris"}',
     ),
@@ -163,6 +184,7 @@ _TABLE = [
         lead=(">>>",),
         forbidden=(">>>",),
         between=(_NEWLINE, ">>>"),
+        reserved=("all",),
         stops=_LLAMA3,
         example='get_weather\n{"city": "Paris"}',
         aliases=("functionary-v3.0", "functionary-v3.2"),
@@ -318,6 +340,7 @@ _TABLE = [
         "hermes",
         "Hermes 2 Pro and 3, Qwen2.5, Qwen3, QwQ, Granite 4",
         call=_BLOCK,
+        swapped=_SWAPPED,
         special=_TAGS,
         between=(_NEWLINE,),
         gap=("\n",),
@@ -334,7 +357,7 @@ _TABLE = [
         between=(";", Space(" ")),
         before=None,
         not_first="{",
-        stops=("<|eot_id|>", "<|eom_id|>"),
+        stops=("<|eot_id|>", "<|eom_id|>", "<|eot|>"),
         example='{"name": "get_weather", "parameters": {"city": "Paris"}}',
     ),
     Format(

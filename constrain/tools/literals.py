@@ -13,11 +13,12 @@ import re
 from collections.abc import Iterable, Mapping
 from collections.abc import Sequence as Listed
 from dataclasses import dataclass
-from functools import cache
+from functools import cache, partial
 from typing import Any, NamedTuple
 
 from constrain.errors import ToolError
-from constrain.grammar import Accepted, Choice, Grammar, Literal, Regex, Repeat, Rule, Rules, Sequence, Union
+from constrain.grammar import Accepted, Choice, Deferred, Grammar, Literal, Regex, Repeat, Rule, Rules, Sequence, Union
+from constrain.schema.document import escape
 from constrain.tools.schemas import Place, number_texts, string_texts, values
 from constrain.tools.specs import Tool
 
@@ -26,6 +27,7 @@ _CONTROL = r"\x00-\x1f\x7f"
 _NUMBER = r"-?(?:0|[1-9][0-9]*)(?:\.[0-9]+)?(?:[eE][+-]?[0-9]+)?"
 _INTEGER = r"-?(?:0|[1-9][0-9]*)"
 _COMMA, _COLON = Regex(", ?"), Regex(": ?")
+_IDENTIFIER = re.compile(r"[^\W\d][\w$]*|\$[\w$]*")
 _SCALARS = ("type", "minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf")
 _STRINGS = ("pattern", "format", "minLength", "maxLength")
 _ARRAYS = ("items", "prefixItems", "minItems", "maxItems")
@@ -81,16 +83,28 @@ class Call(NamedTuple):
 
 def call_arguments(tool: Tool, nested: Call | None = None) -> Grammar:
     """What stands between the parentheses of a call; nested: another call may be an argument's value."""
-    writer = _Writer(tool, LANGUAGES[tool.language])
     if not tool.strict:
         return _any_arguments(tool.language)
+    if not tool.plain:
+        return _arguments(tool, nested)
+    for name in (*tool.parameters.get("properties", ()), *tool.parameters.get("required", ())):
+        _check_name(tool, name)
+    return Deferred(partial(_arguments, tool, nested), registers=False)
+
+
+def _check_name(tool: Tool, name: str) -> None:
+    if _IDENTIFIER.fullmatch(name) is None:
+        raise ToolError(tool.name, f"a call cannot name its parameter {name!r}", f"/properties/{escape(name)}")
+
+
+def _arguments(tool: Tool, nested: Call | None) -> Grammar:
+    writer = _Writer(tool, LANGUAGES[tool.language])
     root = Place(tool.name, tool.parameters, tool.parameters, "").resolved()
     keywords = root.keywords()
     root.allow(keywords, ("type", *_OBJECTS))
     members = []
     for name, required in writer.members(root, keywords):
-        if not re.fullmatch(r"[^\W\d][\w$]*|\$[\w$]*", name):
-            raise ToolError(tool.name, f"a call cannot name its parameter {name!r}", f"/properties/{name}")
+        _check_name(tool, name)
         value = writer.member(root, name, tool.native_types.get(name, ""))
         written = union_of([value, nested.rule]) if nested else value
         members.append((Sequence((Literal(f"{name}=".encode()), written)), required))

@@ -208,7 +208,7 @@ class Parser:
         form = self.form
         markers: list[str] = []
         if calls:
-            prefix = (*form.lead, *form.open, *form.call[: form.call.index(NAME)])
+            prefix = (*form.lead, *form.open, *form.head(form.call))
             trigger, *rest = pieces(prefix, form.special)
             markers.append(str(trigger))
             markers += [str(pieces(form.code_last, form.special)[0])] if self.code and form.code_last else []
@@ -237,18 +237,19 @@ class Parser:
         call = form.call
         if form.also and (yield from self._ahead(form.also)) >= 0:
             call = form.also
-        yield from self._consume(call[: call.index(NAME)])
+        yield from self._consume(form.head(call))
         yield from self._from_name(call)
 
     def _from_name(self, call: Parts) -> Reading[None]:
         """Calls from the first name on, and all that follows."""
         form = self.form
-        head = form.call[: form.call.index(NAME)]
+        head = form.head(form.call)
+        again = head if form.swapped else form.call
         while True:
             if (yield from self._call(call)):
                 call = form.call
                 continue
-            if not form.parallel or (yield from self._ahead((*form.between, *form.call))) < 0:
+            if not form.parallel or (yield from self._ahead((*form.between, *again))) < 0:
                 break
             yield from self._consume((*form.between, *head))
             call = form.call
@@ -258,8 +259,11 @@ class Parser:
         yield from self._consume(form.end)
 
     def _call(self, call: Parts) -> Reading[bool]:
-        """One call from its name on; whether the next one has begun: code may end with its marker."""
+        """One call from its head on; whether the next one has begun: code may end with its marker."""
         form = self.form
+        if form.swapped and (yield from self._swapped()):
+            return False
+        yield from self._consume(call[len(form.head(call)) : call.index(NAME)])
         name = yield from self._name(self._names[call])
         if name is None:
             return (yield from self._code(pieces(form.code, form.special), (*(form.lead or form.between), *form.call)))
@@ -268,6 +272,25 @@ class Parser:
         yield from self._consume(call[call.index(NAME) + 1 :], self.tools[name], identifier)
         self._events.append(Done())
         return False
+
+    def _swapped(self) -> Reading[bool]:
+        """A call whose arguments stand before its name, if one stands here."""
+        form = self.form
+        parts = form.swapped[len(form.head(form.call)) :]
+        at, end = parts.index(ARGS), parts.index(NAME)
+        if (yield from self._ahead(parts[:at])) < 0:
+            return False
+        yield from self._consume(parts[:at])
+        text = yield from self._reader.json_object(lambda piece: None)
+        yield from self._consume(parts[at + 1 : end])
+        name = yield from self._name(self._names[form.call])
+        assert name is not None
+        self._reader.at += len(name)
+        _check_arguments(text, self.tools[name])
+        self._events += [Called(name, None), Arguments(text)]
+        yield from self._consume(parts[end + 1 :])
+        self._events.append(Done())
+        return True
 
     def _name(self, words: Mapping[str, str | None]) -> Reading[str | None]:
         """The tool whose name stands here, with what ends a name behind it; None for the code interpreter."""
@@ -408,27 +431,36 @@ class Parser:
         elif kind == "xml":
             yield from self._tagged(tool, behind)
         else:
-            text = yield from self._reader.json_object(self._emit)
-            try:
-                check_json(text)
-            except ValueError as error:
-                raise ToolError(tool.name, f"its arguments are no JSON: {error}") from None
+            _check_arguments((yield from self._reader.json_object(self._emit)), tool)
 
     def _literals(self, tool: Tool) -> Reading[None]:
         reader = self._reader
-        seen: set[str] = set()
+        found: dict[str, str] = {}
         self._emit("{")
         while not (yield from reader.begins(")")):
-            if seen:
+            if found:
                 yield from reader.expect(",")
                 yield from reader.spaces()
             name = yield from reader.word(*_IDENTIFIER, "the name of a parameter")
-            if name in seen:
-                raise ToolError(tool.name, f"its parameter {name!r} is written twice")
+            self._check_new(name, found, tool)
             yield from reader.expect("=")
             text = yield from reader.span(",)")
-            self._emit((", " if seen else "") + f"{json.dumps(name, ensure_ascii=False)}: {self._literal(text, tool)}")
-            seen.add(name)
+            self._member(name, self._literal(text, tool), found, tool)
+        self._last_member(found, tool)
+
+    def _check_new(self, name: str, found: Mapping[str, str], tool: Tool) -> None:
+        if name in found and tool.strict:
+            raise ToolError(tool.name, f"its parameter {name!r} is written twice")
+
+    def _member(self, name: str, value: str, found: dict[str, str], tool: Tool) -> None:
+        """One more parameter; where any may be written, what is written last counts, so all are held back."""
+        if tool.strict:
+            self._emit((", " if found else "") + f"{json.dumps(name, ensure_ascii=False)}: {value}")
+        found[name] = value
+
+    def _last_member(self, found: Mapping[str, str], tool: Tool) -> None:
+        if not tool.strict:
+            self._emit(", ".join(f"{json.dumps(name, ensure_ascii=False)}: {value}" for name, value in found.items()))
         self._emit("}")
 
     def _literal(self, text: str, tool: Tool) -> str:
@@ -448,7 +480,7 @@ class Parser:
 
     def _tagged(self, tool: Tool, behind: str) -> Reading[None]:
         reader = self._reader
-        seen: set[str] = set()
+        found: dict[str, str] = {}
         self._emit("{")
         while not (yield from reader.begins(behind)):
             yield from reader.expect("<parameter=")
@@ -456,12 +488,9 @@ class Parser:
             parts: list[str] = []
             if not (yield from reader.until(["\n</parameter>\n"], parts.append)):
                 raise TruncatedError
-            if name in seen:
-                raise ToolError(tool.name, f"its parameter {name!r} is written twice")
-            value = self._tagged_value("".join(parts), name, tool)
-            self._emit((", " if seen else "") + f"{json.dumps(name, ensure_ascii=False)}: {value}")
-            seen.add(name)
-        self._emit("}")
+            self._check_new(name, found, tool)
+            self._member(name, self._tagged_value("".join(parts), name, tool), found, tool)
+        self._last_member(found, tool)
 
     @staticmethod
     def _tagged_value(text: str, name: str, tool: Tool) -> str:
@@ -471,6 +500,13 @@ class Parser:
             if not tool.strict:
                 return json.dumps(text, ensure_ascii=False)
             raise ToolError(tool.name, f"its parameter {name!r} is no JSON: {error}") from None
+
+
+def _check_arguments(text: str, tool: Tool) -> None:
+    try:
+        check_json(text)
+    except ValueError as error:
+        raise ToolError(tool.name, f"its arguments are no JSON: {error}") from None
 
 
 _NINE = re.compile(r"[A-Za-z0-9]{9}(?![A-Za-z0-9])"), re.compile("[A-Za-z0-9]{0,9}")

@@ -23,6 +23,22 @@ _BASE = "https://tools.invalid/"
 _UNION = ("anyOf", "oneOf")
 _NEUTRAL = ("format", "uniqueItems", "minItems", "minLength", "minProperties")  # with some values they assert nothing
 
+_ANY = frozenset(TYPES)
+_ABOUT: dict[str, frozenset[str]] = {  # keywords that assert nothing about values of other types
+    **dict.fromkeys(("pattern", "format", "minLength", "maxLength"), frozenset(("string",))),
+    **dict.fromkeys(
+        ("minimum", "maximum", "exclusiveMinimum", "exclusiveMaximum", "multipleOf"), frozenset(("integer", "number"))
+    ),
+    **dict.fromkeys(
+        ("items", "prefixItems", "minItems", "maxItems", "uniqueItems", "contains", "minContains", "maxContains"),
+        frozenset(("array",)),
+    ),
+    **dict.fromkeys(
+        ("properties", "required", "additionalProperties", "patternProperties", "propertyNames"), frozenset(("object",))
+    ),
+    **dict.fromkeys(("minProperties", "maxProperties"), frozenset(("object",))),
+}
+
 
 class Place(NamedTuple):
     """A subschema of a tool's parameters, and where it stands."""
@@ -76,6 +92,9 @@ class Place(NamedTuple):
         found = {name: value for name, value in self.schema.items() if name in KEYWORDS}
         if not found.keys().isdisjoint(_NEUTRAL):
             found = {name: value for name, value in found.items() if not _neutral(name, value)}
+        if "type" in found and not found.keys().isdisjoint(_ABOUT):
+            types = self.types()
+            found = {name: value for name, value in found.items() if not _ABOUT.get(name, _ANY).isdisjoint(types)}
         return found
 
     def allow(self, found: Iterable[str], known: Iterable[str]) -> None:

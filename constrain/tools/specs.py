@@ -13,7 +13,7 @@ from typing import Any, Literal
 
 from constrain.errors import ToolError
 from constrain.tools import functions, native
-from constrain.tools.checks import check_json, check_parameters, check_shape, is_plain
+from constrain.tools.checks import check_json, check_parameters, check_shape, is_plain, is_text
 from constrain.tools.native import Language
 
 Kind = Literal["function", "code_interpreter"]
@@ -148,11 +148,12 @@ def _from_openai(raw: Mapping[str, Any], i: int, language: Language | None, wrap
     plain = is_plain(schema)
     if not plain:
         check_shape(name, schema)
-    check_json(name, [value for key, value in source.items() if key not in _KNOWN])
+    if not source.keys() <= _KNOWN:
+        check_json(name, [value for key, value in source.items() if key not in _KNOWN])
     if language is not None or (not plain and native.is_native(schema)):
         spoken = language or native.language_of(name, schema)
-        plain = False
         given, (schema, _) = schema, native.translate(name, schema, spoken)
+        plain = is_plain(schema)
         types = native.declared_types(name, given.get("properties", {}), spoken)
     if isinstance(parameters, list) or (spoken != "python" and wrapper is raw):
         declared["parameters"] = schema
@@ -163,6 +164,8 @@ def _description(name: str, raw: Mapping[str, Any]) -> str:
     description = raw.get("description")
     if description is not None and not isinstance(description, str):
         raise ToolError(name, f"its description is a string, not {description!r}")
+    if not is_text(description or ""):
+        raise ToolError(name, "its description has a lone surrogate, which no text contains")
     return description or ""
 
 
@@ -214,7 +217,7 @@ def _from_trelis(raw: Mapping[str, Any], name: str) -> Tool:
         schema, _ = native.translate(name, schema, "python")
     description = _description(name, raw)
     declared = {"name": name, "description": description, "parameters": schema}
-    return Tool(name, description, schema, source=dict(raw), declaration=declared)
+    return Tool(name, description, schema, source=dict(raw), declaration=declared, plain=is_plain(schema))
 
 
 def _from_model(model: Any) -> Tool:
@@ -226,7 +229,9 @@ def _from_model(model: Any) -> Tool:
     schema.pop("title", None)
     description = str(schema.pop("description", ""))
     declared = {"name": name, "description": description, "parameters": schema}
-    return Tool(name, description, schema, function=model, source=declared, declaration=declared)
+    return Tool(
+        name, description, schema, function=model, source=declared, declaration=declared, plain=is_plain(schema)
+    )
 
 
 def _from_function(function: Callable[..., Any]) -> Tool:
@@ -235,4 +240,6 @@ def _from_function(function: Callable[..., Any]) -> Tool:
     schema = functions.parameters(function)
     description = functions.docstring(function).description
     declared = {"name": name, "description": description, "parameters": schema}
-    return Tool(name, description, schema, function=function, source=declared, declaration=declared)
+    return Tool(
+        name, description, schema, function=function, source=declared, declaration=declared, plain=is_plain(schema)
+    )

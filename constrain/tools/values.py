@@ -156,8 +156,8 @@ class _Literal:
         return _object(found)
 
     def put(self, found: dict[str, str], key: str, value: str) -> None:
-        if key in found or not key.startswith('"'):
-            raise ValueError("a key that is a string and new")
+        if not key.startswith('"'):
+            raise ValueError("a key that is a string")
         found[key] = value
 
     def items(self, end: str) -> str:

@@ -10,10 +10,25 @@ the order of the schema. A string ends at the first closing tag, so it cannot co
 from __future__ import annotations
 
 import json
+from collections.abc import Iterable
+from functools import partial
 from typing import Any
 
 from constrain.errors import ToolError
-from constrain.grammar import Accepted, Choice, Grammar, Literal, Repeat, Scan, Sequence, Union, json_schema
+from constrain.grammar import (
+    Accepted,
+    Choice,
+    Deferred,
+    Grammar,
+    Literal,
+    Regex,
+    Repeat,
+    Scan,
+    Sequence,
+    Union,
+    json_schema,
+)
+from constrain.schema.document import escape
 from constrain.tools.schemas import Place, string_texts, values
 from constrain.tools.specs import Tool
 
@@ -26,8 +41,35 @@ _PARAMETERS = ("type", "properties", "required", "additionalProperties")
 def xml_arguments(tool: Tool) -> Grammar:
     """The parameters of a call, one after the other."""
     if not tool.strict:
-        name = Scan(((">\n", _until_close()),), False, ("<", "\n"))
-        return Repeat(Sequence((Literal(b"<parameter="), name)), 0, None)
+        return Repeat(Sequence((Literal(b"<parameter="), Regex(r"[^<>\n]+>\n"), _until_close())), 0, None)
+    if not tool.plain:
+        return _parameters(tool)
+    for name in (*tool.parameters.get("properties", ()), *tool.parameters.get("required", ())):
+        _check_name(tool, name)
+    for name, schema in tool.parameters.get("properties", {}).items():
+        _check_plain(Place(tool.name, tool.parameters, schema, f"/properties/{escape(name)}"))
+    return Deferred(partial(_parameters, tool))
+
+
+def _check_name(tool: Tool, name: str) -> None:
+    if ">" in name or "\n" in name or "<" in name or not name:
+        raise ToolError(
+            tool.name, f"this format cannot write the parameter name {name!r}", f"/properties/{escape(name)}"
+        )
+
+
+def _check_plain(place: Place) -> None:
+    _check_enumerated(place, place.schema.get("enum", ()))
+    for i in range(len(place.schema.get("anyOf", ()))):
+        _check_plain(place.below("anyOf", i))
+
+
+def _check_enumerated(place: Place, enumerated: Iterable[Any]) -> None:
+    if any(isinstance(value, str) and CLOSE in value for value in enumerated):
+        raise place.error(f"this format cannot write a string that contains {CLOSE!r}", "enum")
+
+
+def _parameters(tool: Tool) -> Grammar:
     root = Place(tool.name, tool.parameters, tool.parameters, "").resolved()
     keywords = root.keywords()
     root.allow(keywords, _PARAMETERS)
@@ -37,8 +79,7 @@ def xml_arguments(tool: Tool) -> Grammar:
     for name in dict.fromkeys([*properties, *required]):
         if properties.get(name) is False:
             continue
-        if ">" in name or "\n" in name or not name:
-            raise ToolError(tool.name, f"this format cannot write the parameter name {name!r}", f"/properties/{name}")
+        _check_name(tool, name)
         value = _value(root.below("properties", name)) if name in properties else _until_close()
         one = Sequence((Literal(f"<parameter={name}>\n".encode()), value))
         parts.append(one if name in required else Repeat(one, 0, 1))
@@ -62,9 +103,8 @@ def _value(place: Place) -> Grammar:
     if not admits_strings(place):
         return Sequence((json_schema(place.standalone()), _END))
     if (enumerated := values(place) if keywords else None) is not None:
+        _check_enumerated(place, enumerated)
         texts = [value if isinstance(value, str) else json.dumps(value) for value in enumerated]
-        if any(CLOSE in text for text in texts):
-            raise place.error(f"this format cannot write a string that contains {CLOSE!r}", "enum")
         return Sequence((Choice(tuple(texts)), _END))
     types = place.types()
     others = [name for name in types if name != "string"]
