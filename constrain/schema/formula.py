@@ -59,19 +59,21 @@ class Formulas:
         return args if op == ONE else ()
 
     def alternatives(self, formula: int, limit: int) -> list[int]:
-        """A formula as a list of which one must hold, its OR members multiplied out as far as the limit allows."""
+        """A formula as a list of which one must hold, its OR members multiplied out; itself if those are too many."""
         found = [formula]
         place = 0
         while place < len(found):
             here = found[place]
             members = self.conjuncts(here)
             choice = next((m for m in members if self._nodes[m][0] == OR), None)
-            if choice is None or len(found) + len(self._nodes[choice][1]) > limit + 1:
+            if choice is None:
                 place += 1
                 continue
             rest = [m for m in members if m != choice]
             ways = [self.and_([*rest, way]) for way in self._nodes[choice][1]]
             found[place : place + 1] = [way for way in ways if way != FALSE]
+            if len(found) > limit:
+                return [formula]
         return list(dict.fromkeys(found))
 
     def _new(self, node: tuple[int, tuple[int, ...]], args: tuple[int, ...] | None) -> int:

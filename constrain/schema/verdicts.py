@@ -80,6 +80,8 @@ class Verdicts:
         self._automata: dict[tuple[int, Run], Dfa] = {}
         self._families: dict[tuple[Any, ...], Family] = {}
         self._ways: dict[tuple[Stage, Hashable, bool], list[Way]] = {}
+        self._effects: dict[tuple[int, Node], frozenset[int | Kind]] = {}
+        self._ended: dict[int, int] = {}
         self._answers: dict[Hashable, bool] = {}
         self._asking: dict[Hashable, int] = {}
         self._lowest = 1 << 30
@@ -229,31 +231,76 @@ class Verdicts:
 
     def _settled(self, verdicts: Run, family: Family, place: int = 0, seen: frozenset[int] = frozenset()) -> Stage:
         """A stage of an object, without what does not matter of where it is."""
-        _, rest = self.statics(verdicts)
+        rest = self.statics(verdicts)[1]
         if len(verdicts) == 1 and self.formulas.grows(rest) and not self._counts((rest,)):
             return Stage(verdicts, family)
+        left = self._without_spent(verdicts, family, place, seen)
+        if left != verdicts:
+            return self._settled(left, family, place, seen)
         if self.ordered or not seen:
             return Stage(verdicts, family, place)
         asked = verdicts if len(verdicts) > 1 else (rest,)
         if not self._counts(asked):
-            seen = frozenset([key for key in seen if self._matters(asked, family, family.keys.names[key])])
+            seen = frozenset([key for key in seen if self._matters(asked, family, key)])
         return Stage(verdicts, family, 0, seen)
+
+    def _without_spent(self, verdicts: Run, family: Family, place: int, seen: frozenset[int]) -> Run:
+        """Verdicts without the keywords that no key can break any more; those that must hold stay, as registers do."""
+        always = self.statics(verdicts)[0]
+        memo: dict[int, int] = {}
+
+        def by(fact: int) -> int:
+            what = self.formulas.what(fact)
+            if what[0] == "unevaluated":
+                inner = [(node, self.formulas.rewrite(c, by, None, memo)) for node, c in what[2]]
+                return self._unevaluated(what[1], inner)
+            if what[0] != "own" or fact in always:
+                return fact
+            left = self._asking_keys(family, what[1])
+            gone = all(isinstance(key, int) and (key in seen or key < place) for key in left)
+            return TRUE if gone else fact
+
+        facts = self.facts(verdicts)
+        among = [fact for fact in facts if by(fact) != fact]
+        return tuple([self.formulas.rewrite(v, by, among, memo) for v in verdicts]) if among else verdicts
+
+    def _asking_keys(self, family: Family, node: Node) -> frozenset[int | Kind]:
+        """The keys, declared ones or kinds of others, of whose values a node's own keywords ask something."""
+        key = (family.number, node)
+        found = self._effects.get(key)
+        if found is None:
+            space = family.keys
+            listed: list[tuple[int | Kind, list[Node] | None]] = [
+                (i, space.children(node, name)) for i, name in enumerate(space.names)
+            ]
+            listed += [(kind, space.others(node, kind)) for kind in space.kinds]
+            asking = [m for m, below in listed if below is None or self.expander.all(below) != TRUE]
+            found = self._effects[key] = frozenset(asking)
+        return found
 
     def _counts(self, verdicts: Run) -> bool:
         """Whether it matters how many members there are, or which keys they look at together."""
         return any(self.formulas.what(fact)[0] in ("count", "unevaluated") for fact in self.facts(verdicts))
 
-    def _matters(self, verdicts: Run, family: Family, name: str) -> bool:
-        """Whether a further value of a key could change anything."""
+    def _matters(self, verdicts: Run, family: Family, key: int) -> bool:
+        """Whether a further value of a key could bring about what nothing else can.
+
+        It cannot if all that ask something of it ask the same, and nothing is left where they are not content.
+        """
+        f = self.formulas
+        asking: list[int] = []
+        asked: set[int | None] = set()
         for fact in self.facts(verdicts):
-            what = self.formulas.what(fact)
+            what = f.what(fact)
             if what[0] == "unevaluated":
                 return True
-            if what[0] == "own":
-                children = family.keys.children(what[1], name)
-                if children is None or self.expander.all(children) != TRUE:
-                    return True
-        return False
+            if what[0] == "own" and key in self._asking_keys(family, what[1]):
+                children = family.keys.children(what[1], family.keys.names[key])
+                asking.append(fact)
+                asked.add(FALSE if children is None else self.expander.all(children))
+        if len(asked) > 1:
+            return True
+        return bool(asking) and any(f.replace(formula, dict.fromkeys(asking, FALSE)) for formula in verdicts)
 
     # --- what a member does to a stage -------------------------------------------------------------------------------
 
@@ -280,7 +327,8 @@ class Verdicts:
         always = self.statics(stage.verdicts)[0] if holding else ()
         held = frozenset(filter(self._is_has, always))
         step = _Key(self, stage, member, held, memo)
-        verdicts = self._rewritten(stage.verdicts, step, memo)
+        among = [fact for fact in self.facts(stage.verdicts) if step.touches(fact)]
+        verdicts = tuple([self.formulas.rewrite(formula, step, among, memo) for formula in stage.verdicts])
         place, seen = stage.place, stage.seen
         if self.ordered:
             place = member + 1 if isinstance(member, int) else len(stage.family.keys.names)
@@ -428,26 +476,30 @@ class Verdicts:
 
         holding: required keys that the registers see to are taken as present.
         """
-        kept: frozenset[int] = frozenset()
-        if holding and stage.family is not None:
-            kept = frozenset(self.statics(stage.verdicts)[0])
+        if stage.family is None:
+            values = [self.formulas.rewrite(formula, lambda fact: self._at_end(fact, stage.place)) for formula in stage.verdicts]
+        else:
+            always, rest = self.statics(stage.verdicts)
+            missing = any(
+                self._is_has(fact) and not (holding or self._is_over(stage, self.formulas.what(fact)[1]))
+                for fact in always
+            )
+            asked = stage.verdicts if len(stage.verdicts) > 1 else (FALSE if missing else rest,)
+            values = [self.formulas.rewrite(formula, self._at_end, None, self._ended) for formula in asked]
+        return values.index(TRUE) + 1 if TRUE in values else 0
 
-        def by(fact: int) -> int:
-            what = self.formulas.what(fact)
-            if what[0] == "has":
-                return TRUE if fact in kept or self._is_over(stage, what[1]) else FALSE
-            if what[0] == "count":
-                return int(what[3] >= what[1])
-            if what[0] == "length":
-                return int(what[1] <= stage.place and (what[2] is None or stage.place <= what[2]))
-            if what[0] == "contains":
-                return int(what[2] <= what[4])
-            return TRUE
-
-        for verdict, formula in enumerate(stage.verdicts, 1):
-            if self.formulas.rewrite(formula, by) == TRUE:
-                return verdict
-        return 0
+    def _at_end(self, fact: int, place: int = 0) -> int:
+        """What a fact comes to where a container ends; place: of an array, how many items it has."""
+        what = self.formulas.what(fact)
+        if what[0] == "has":
+            return FALSE
+        if what[0] == "count":
+            return int(what[3] >= what[1])
+        if what[0] == "length":
+            return int(what[1] <= place and (what[2] is None or place <= what[2]))
+        if what[0] == "contains":
+            return int(what[2] <= what[4])
+        return TRUE
 
     def awaited(self, stage: Stage) -> list[int]:
         """The keys that the registers are to require."""
@@ -502,7 +554,7 @@ class Verdicts:
         left = []
         for fact in always:
             name = self.formulas.what(fact)[1] if self._is_has(fact) else None
-            if name is None or name not in family.keys.index or self._matters((rest,), family, name):
+            if name is None or name not in family.keys.index or self._concerns(rest, family, name):
                 left.append(fact)
                 continue
             asked = [family.keys.children(node, name) for node in owners]
@@ -511,6 +563,12 @@ class Verdicts:
             if not self.possible(self.formulas.and_([self.expander.all(children or ()) for children in asked])):
                 return None
         return stage._replace(verdicts=(self.formulas.and_([*left, rest]),))
+
+    def _concerns(self, formula: int, family: Family, name: str) -> bool:
+        """Whether a formula asks something of a key's value."""
+        key = family.keys.index[name]
+        whats = map(self.formulas.what, self.formulas.support(formula))
+        return any(w[0] == "unevaluated" or (w[0] == "own" and key in self._asking_keys(family, w[1])) for w in whats)
 
     def _ask(self, question: tuple[str, Any]) -> bool:
         """A least fixed point: what is being asked counts as false, and false answers that hang on it are not kept."""
@@ -609,6 +667,14 @@ class _Key:
 
     def _free(self, fact: int) -> int:
         return self(fact)
+
+    def touches(self, fact: int) -> bool:
+        """Whether the key changes a fact."""
+        what = self.verdicts.formulas.what(fact)
+        if what[0] == "own":
+            assert self.stage.family is not None
+            return self.member in self.verdicts._asking_keys(self.stage.family, what[1])
+        return what[0] != "has" or self(fact) != fact
 
     def _has(self, name: str, fact: int) -> int:
         if name == self.name or self.verdicts._is_over(self.stage, name):
