@@ -27,6 +27,7 @@ from constrain.schema.instances import holds
 from constrain.schema.json_values import share, spell_scalar, type_of
 from constrain.schema.keys import KeySpace, Kind
 from constrain.schema.numbers import number_dfa
+from constrain.schema.samples import Samples
 from constrain.schema.unique import array_possible
 
 if TYPE_CHECKING:
@@ -37,6 +38,7 @@ MAX_QUESTIONS = 100_000
 MAX_VERDICTS = 200
 ASK_FROM = 5  # undecided schemas of one member from which on impossible combinations are looked for
 
+Literals = tuple[tuple[int, int], ...]  # facts with what was decided of them
 Run = tuple[int, ...]  # formulas over ("V", node); class c holds where formula c does
 
 
@@ -68,6 +70,14 @@ class Way(NamedTuple):
     stage: Stage
 
 
+class Part(NamedTuple):
+    """An automaton of scalars, of which class c says that the facts `holding[c - 1]` hold, and no others."""
+
+    facts: tuple[int, ...]
+    holding: tuple[tuple[int, ...], ...]
+    dfa: Dfa
+
+
 class Verdicts:
     """The runs and stages of one schema."""
 
@@ -82,6 +92,7 @@ class Verdicts:
         self._ways: dict[tuple[Stage, Hashable, bool], list[Way]] = {}
         self._effects: dict[tuple[int, Node], frozenset[int | Kind]] = {}
         self._ended: dict[int, int] = {}
+        self._open: dict[int, frozenset[int]] = {}
         self._answers: dict[Hashable, bool] = {}
         self._asking: dict[Hashable, int] = {}
         self._lowest = 1 << 30
@@ -123,18 +134,40 @@ class Verdicts:
             return Dfa.from_strings([])
         facts = self.facts(verdicts)
         whole = universe("json") if kind == STRING else self._numbers(facts)
-        part = self._string if kind == STRING else self._number
-        automata = {fact: part(fact) for fact in facts}
         certain = self.formulas.conjuncts(verdicts[0]) if len(verdicts) == 1 else ()
-        facts.sort(key=lambda fact: (fact not in certain, automata[fact].n_states))  # what narrows comes first
+        parts = self._parts(kind, facts)
+        parts.sort(key=lambda part: (part.facts[0] not in certain, part.dfa.n_states))  # what narrows comes first
 
-        def decide(place: int, kind: Any, yes: bool) -> Run | None:
-            left = tuple([self.formulas.replace(formula, {facts[place]: int(yes)}) for formula in kind])
+        def decide(place: int, kind: Any, accepted: int) -> Run | None:
+            part = parts[place]
+            holding = part.holding[accepted - 1] if accepted else ()
+            by = {fact: int(fact in holding) for fact in part.facts}
+            left = tuple([self.formulas.replace(formula, by) for formula in kind])
             return left if any(left) else None
 
-        dfa, kinds = side_by_side(whole, [automata[fact] for fact in facts], decide, start=verdicts)
+        dfa, kinds = side_by_side(whole, [part.dfa for part in parts], decide, start=verdicts)
         codes = np.array([0, *(kind.index(TRUE) + 1 for kind in kinds)], np.int32)
         return from_classes(dfa.classes, dfa.next, codes[dfa.accepting])
+
+    def _parts(self, kind: int, facts: list[int]) -> list[Part]:
+        """Automata that decide the facts of scalars: one for each, or one for all enumerated strings."""
+        listed = [fact for fact in facts if self.formulas.what(fact)[0] == "words"]
+        found = [Part((fact,), ((fact,),), self._scalar(kind, fact)) for fact in facts if fact not in listed]
+        naming: dict[bytes, list[int]] = {}
+        for fact in listed:
+            for word in self.formulas.what(fact)[1]:
+                naming.setdefault(word, []).append(fact)
+        ways = tuple(dict.fromkeys([tuple(some) for some in naming.values()]))
+        if len(ways) > MAX_VERDICTS:
+            return found + [Part((fact,), ((fact,),), self._scalar(kind, fact)) for fact in listed]
+        if listed:
+            codes = {way: code for code, way in enumerate(ways, 1)}
+            words = Dfa.from_words({word: codes[tuple(some)] for word, some in naming.items()})
+            found.append(Part(tuple(listed), ways, words))
+        return found
+
+    def _scalar(self, kind: int, fact: int) -> Dfa:
+        return self._string(fact) if kind == STRING else self._number(fact)
 
     def _string(self, fact: int) -> Dfa:
         what = self.formulas.what(fact)
@@ -402,42 +435,68 @@ class Verdicts:
 
     def _split(self, verdicts: Run) -> dict[Run, int]:
         """Decide the ("V", node) facts in all possible ways: what is left, and the formula that leads there."""
+        what = self.formulas.what
         found: dict[Run, int] = {}
-        stack: list[tuple[Run, int, tuple[int, ...]]] = [(verdicts, TRUE, ())]
+        samples = Samples([what(fact)[1] for fact in self._undecided(verdicts)])
+        stack: list[tuple[Run, Literals, int]] = [(verdicts, (), samples.all)]
         while stack:
-            here, value, held = stack.pop()
+            here, literals, alive = stack.pop()
             if not any(here):
                 continue
-            fact = self._undecided(here)
-            if fact is None:
-                found[here] = self.formulas.or_([found.get(here, FALSE), value])
+            open_ = self._undecided(here)
+            if not open_:
+                found[here] = self.formulas.or_([found.get(here, FALSE), self._value_of(literals, samples)])
                 if len(found) > MAX_VERDICTS:
                     raise BudgetError(f"the schemas of one member combine in over {MAX_VERDICTS} ways")
                 continue
+            fact = min(open_)
+            node = what(fact)[1]
             for decided in (FALSE, TRUE):
-                literal = fact if decided else self.formulas.not_(fact)
-                if decided and any(self._disjoint(other, fact) for other in held):
+                left = alive & (samples.fitting(node) if decided else samples.failing(node))
+                if not left or (decided and any(yes and self._disjoint(other, fact) for other, yes in literals)):
                     continue
-                narrowed = self.formulas.and_([value, literal])
-                if len(held) + 1 >= ASK_FROM and not self.possible(narrowed):
-                    continue
-                after = self._decide(here, fact, decided)
-                stack.append((after, narrowed, (*held, fact) if decided else held))
+                implied = left == alive and samples.is_simple(node)
+                narrowed = literals if implied else (*literals, (fact, decided))
+                if not samples.exact and sum(yes for _, yes in narrowed) >= ASK_FROM:
+                    if not self.possible(self._value_of(narrowed, samples)):
+                        continue
+                stack.append((self._decide(here, fact, decided), narrowed, left))
         return found
 
-    def _undecided(self, verdicts: Run) -> int | None:
-        """The first verdict on the member that something still hangs on."""
-        found = None
-        for fact in frozenset().union(*map(self.formulas.support, verdicts)):
-            what = self.formulas.what(fact)
-            if what[0] == "V":
-                inner: int | None = fact
-            elif what[0] == "unevaluated":
-                inner = self._undecided(tuple([condition for _, condition in what[2]]))
-            else:
-                continue
-            if inner is not None and (found is None or inner < found):
-                found = inner
+    def _value_of(self, literals: Literals, samples: Samples) -> int:
+        """The formula that verdicts are as decided, without those that the others imply."""
+        what = self.formulas.what
+        chosen = sorted(literals, key=lambda literal: literal[1])
+        masks = []
+        for fact, yes in chosen:
+            node = what(fact)[1]
+            masks.append(samples.fitting(node) if yes else samples.failing(node))
+        later = [samples.all]
+        for mask in reversed(masks[1:]):
+            later.append(later[-1] & mask)
+        kept, alive = [], samples.all
+        for (fact, yes), mask in zip(chosen, masks, strict=True):
+            others = alive & later.pop()
+            if not samples.is_simple(what(fact)[1]) or others & ~mask:
+                kept.append(fact if yes else self.formulas.not_(fact))
+                alive &= mask
+        return self.formulas.and_(kept)
+
+    def _undecided(self, verdicts: Run) -> frozenset[int]:
+        """The verdicts on the member that something still hangs on."""
+        return frozenset().union(*map(self._open_in, verdicts))
+
+    def _open_in(self, formula: int) -> frozenset[int]:
+        found = self._open.get(formula)
+        if found is None:
+            facts: set[int] = set()
+            for fact in self.formulas.support(formula):
+                what = self.formulas.what(fact)
+                if what[0] == "V":
+                    facts.add(fact)
+                elif what[0] == "unevaluated":
+                    facts.update(*(self._open_in(condition) for _, condition in what[2]))
+            found = self._open[formula] = frozenset(facts)
         return found
 
     def _decide(self, verdicts: Run, fact: int, decided: int) -> Run:
@@ -447,11 +506,13 @@ class Verdicts:
             if here == fact:
                 return decided
             what = self.formulas.what(here)
-            if what[0] != "unevaluated":
-                return here
-            return self._unevaluated(what[1], [(node, self.formulas.rewrite(c, by, None, memo)) for node, c in what[2]])
+            return self._unevaluated(what[1], [(node, self.formulas.rewrite(c, by, among(c), memo)) for node, c in what[2]])
 
-        return self._rewritten(verdicts, by, memo)
+        def among(formula: int) -> list[int]:
+            support = self.formulas.support(formula)
+            return [here for here in support if here == fact or self.formulas.what(here)[0] == "unevaluated"]
+
+        return tuple([self.formulas.rewrite(formula, by, among(formula), memo) for formula in verdicts])
 
     def _disjoint(self, a: int, b: int) -> bool:
         """Whether one look shows that no value satisfies both schemas."""
