@@ -235,8 +235,8 @@ def conditions_on_many_keys(many: int) -> Case:
         }
         for i in range(many)
     ]
-    good: dict[str, Any] = {f"a{i}": 1 if i % 3 == 0 else 2 for i in range(many)}
-    good.update({f"b{i}": 4 for i in range(0, many, 3)})
+    members = [(f"a{i}", 2) if i % 3 else (f"{key}{i}", value) for i in range(many) for key, value in (("a", 1), ("b", 4))]
+    good = dict(members)
     bad = {key: value for key, value in good.items() if key != "b3"}
     schema = {"type": "object", "allOf": pairs}
     return Case(f"{many} if/then pairs on keys of their own", schema, ((True, good), (False, bad)))
@@ -251,7 +251,8 @@ def conditions_with_else(many: int) -> Case:
         }
         for i in range(many)
     ]
-    good = {f"a{i}": "x" if i % 2 else 2 for i in range(many)} | {f"b{i}": 4 if i % 2 else "y" for i in range(many)}
+    members = [(f"{key}{i}", ("x", 4)[b] if i % 2 else (2, "y")[b]) for i in range(many) for b, key in enumerate("ab")]
+    good = dict(members)
     bad = {"a0": "x", "b0": "y"}
     schema = {"type": "object", "allOf": pairs}
     return Case(f"{many} if/then/else triples on keys of their own", schema, ((True, good), (False, bad)))

@@ -59,14 +59,37 @@ class Samples:
         return self.all & ~self.fitting(node) if self.is_simple(node) else self.all
 
 
+def together(masks: Sequence[int], everything: int, wanted: int) -> list[int] | None:
+    """The places of a few of some sets that together have in common exactly what is wanted; None if none do.
+
+    >>> together([0b110, 0b011, 0b111], 0b111, 0b010)
+    [0, 1]
+    """
+    around = [i for i, mask in enumerate(masks) if wanted & ~mask == 0]
+    later = [everything]
+    for i in reversed(around):
+        later.append(later[-1] & masks[i])
+    if later.pop() != wanted:
+        return None
+    kept, alive = [], everything
+    for i in around:
+        if alive & later.pop() & ~masks[i]:
+            kept.append(i)
+            alive &= masks[i]
+    return kept
+
+
 def _is_simple(node: Node) -> bool:
     scalars = node.enum is None or not any(isinstance(value, (list, dict)) for value in node.enum)
     return scalars and node.__dict__.keys() <= _SIMPLE
 
 
 def _fits(node: Node, value: Any) -> bool:
-    if node.enum is not None and not any(same(value, other) for other in node.enum):
-        return False
+    if node.enum is not None:
+        if isinstance(value, str):
+            return value in node.enum
+        if not any(same(value, other) for other in node.enum):
+            return False
     return not type_of(value) & NUMBER or number_fits(node, value)
 
 

@@ -11,7 +11,7 @@ place of normal forms.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -27,7 +27,7 @@ from constrain.schema.instances import holds
 from constrain.schema.json_values import share, spell_scalar, type_of
 from constrain.schema.keys import KeySpace, Kind
 from constrain.schema.numbers import number_dfa
-from constrain.schema.samples import Samples
+from constrain.schema.samples import Samples, together
 from constrain.schema.unique import array_possible
 
 if TYPE_CHECKING:
@@ -93,6 +93,7 @@ class Verdicts:
         self._effects: dict[tuple[int, Node], frozenset[int | Kind]] = {}
         self._ended: dict[int, int] = {}
         self._open: dict[int, frozenset[int]] = {}
+        self._samples: dict[frozenset[int], Samples] = {}
         self._answers: dict[Hashable, bool] = {}
         self._asking: dict[Hashable, int] = {}
         self._lowest = 1 << 30
@@ -437,7 +438,10 @@ class Verdicts:
         """Decide the ("V", node) facts in all possible ways: what is left, and the formula that leads there."""
         what = self.formulas.what
         found: dict[Run, int] = {}
-        samples = Samples([what(fact)[1] for fact in self._undecided(verdicts)])
+        undecided = self._undecided(verdicts)
+        samples = self._samples_of(undecided)
+        if samples.exact and len(undecided) >= ASK_FROM:
+            return self._split_by_samples(verdicts, sorted(undecided), samples)
         stack: list[tuple[Run, Literals, int]] = [(verdicts, (), samples.all)]
         while stack:
             here, literals, alive = stack.pop()
@@ -460,27 +464,63 @@ class Verdicts:
                 if not samples.exact and sum(yes for _, yes in narrowed) >= ASK_FROM:
                     if not self.possible(self._value_of(narrowed, samples)):
                         continue
-                stack.append((self._decide(here, fact, decided), narrowed, left))
+                stack.append((self._decide(here, {fact: decided}), narrowed, left))
         return found
 
     def _value_of(self, literals: Literals, samples: Samples) -> int:
         """The formula that verdicts are as decided, without those that the others imply."""
-        what = self.formulas.what
         chosen = sorted(literals, key=lambda literal: literal[1])
-        masks = []
-        for fact, yes in chosen:
-            node = what(fact)[1]
-            masks.append(samples.fitting(node) if yes else samples.failing(node))
+        kept, alive = [], samples.all
+        masks = [self._mask(samples, *literal) for literal in chosen]
         later = [samples.all]
         for mask in reversed(masks[1:]):
             later.append(later[-1] & mask)
-        kept, alive = [], samples.all
         for (fact, yes), mask in zip(chosen, masks, strict=True):
-            others = alive & later.pop()
-            if not samples.is_simple(what(fact)[1]) or others & ~mask:
+            if alive & later.pop() & ~mask or not samples.is_simple(self.formulas.what(fact)[1]):
                 kept.append(fact if yes else self.formulas.not_(fact))
                 alive &= mask
         return self.formulas.and_(kept)
+
+    def _mask(self, samples: Samples, fact: int, yes: int) -> int:
+        node = self.formulas.what(fact)[1]
+        return samples.fitting(node) if yes else samples.failing(node)
+
+    def _samples_of(self, facts: frozenset[int]) -> Samples:
+        found = self._samples.get(facts)
+        if found is None:
+            found = self._samples[facts] = Samples([self.formulas.what(fact)[1] for fact in sorted(facts)])
+        return found
+
+    def _split_by_samples(self, verdicts: Run, facts: list[int], samples: Samples) -> dict[Run, int]:
+        """The same where sample values stand for all: each of them decides everything at once."""
+        literals = [(fact, yes) for fact in facts for yes in (TRUE, FALSE)]
+        masks = [self._mask(samples, *literal) for literal in literals]
+        vectors: dict[tuple[int, ...], int] = {}
+        for sample in range(samples.all.bit_length()):
+            vector = tuple([mask >> sample & 1 for mask in masks[::2]])
+            vectors[vector] = vectors.get(vector, 0) | 1 << sample
+        leading: dict[Run, list[int]] = {}
+        for vector, alike in vectors.items():
+            after = self._decide(verdicts, dict(zip(facts, vector, strict=True)))
+            if any(after):
+                leading.setdefault(after, []).append(alike)
+        if len(leading) > MAX_VERDICTS:
+            raise BudgetError(f"the schemas of one member combine in over {MAX_VERDICTS} ways")
+        return {after: self._formula(literals, masks, samples.all, sets) for after, sets in leading.items()}
+
+    def _formula(self, literals: list[tuple[int, int]], masks: list[int], everything: int, sets: list[int]) -> int:
+        """A short formula that holds for some sets of samples."""
+        f = self.formulas
+        written = [fact if yes else f.not_(fact) for fact, yes in literals]
+        wanted = sum(sets)
+        common = together(masks, everything, wanted)
+        if common is not None:
+            return f.and_([written[i] for i in common])
+        missing = together([everything & ~mask for mask in masks], everything, everything & ~wanted)
+        if missing is not None:
+            return f.or_([written[i] for i in missing])
+        found = [together(masks, everything, alike) or [] for alike in sets]
+        return f.or_([f.and_([written[i] for i in few]) for few in found])
 
     def _undecided(self, verdicts: Run) -> frozenset[int]:
         """The verdicts on the member that something still hangs on."""
@@ -499,18 +539,18 @@ class Verdicts:
             found = self._open[formula] = frozenset(facts)
         return found
 
-    def _decide(self, verdicts: Run, fact: int, decided: int) -> Run:
+    def _decide(self, verdicts: Run, decided: Mapping[int, int]) -> Run:
         memo: dict[int, int] = {}
 
         def by(here: int) -> int:
-            if here == fact:
-                return decided
+            if here in decided:
+                return decided[here]
             what = self.formulas.what(here)
             return self._unevaluated(what[1], [(node, self.formulas.rewrite(c, by, among(c), memo)) for node, c in what[2]])
 
         def among(formula: int) -> list[int]:
             support = self.formulas.support(formula)
-            return [here for here in support if here == fact or self.formulas.what(here)[0] == "unevaluated"]
+            return [here for here in support if here in decided or self.formulas.what(here)[0] == "unevaluated"]
 
         return tuple([self.formulas.rewrite(formula, by, among(formula), memo) for formula in verdicts])
 
