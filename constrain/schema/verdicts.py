@@ -20,7 +20,7 @@ import numpy as np
 
 from constrain.dfa import STATES, Dfa, complement_within, from_classes, side_by_side, union, universe
 from constrain.errors import BudgetError
-from constrain.schema.document import ARRAY, NUMBER, OBJECT, STRING, Node
+from constrain.schema.document import ARRAY, NUMBER, OBJECT, STRING, Node, load
 from constrain.schema.expand import KINDS, Expander
 from constrain.schema.formula import FALSE, TRUE, Formulas
 from constrain.schema.instances import holds
@@ -36,9 +36,11 @@ if TYPE_CHECKING:
 MAX_STAGES = 20_000
 MAX_QUESTIONS = 100_000
 MAX_VERDICTS = 200
+MAX_HINTS = 4
 ASK_FROM = 5  # undecided schemas of one member from which on impossible combinations are looked for
 
 Literals = tuple[tuple[int, int], ...]  # facts with what was decided of them
+Path = tuple[tuple[Any, bytes], ...]  # members of an object with examples of their values
 Run = tuple[int, ...]  # formulas over ("V", node); class c holds where formula c does
 
 
@@ -90,7 +92,11 @@ class Verdicts:
         self._automata: dict[tuple[int, Run], Dfa] = {}
         self._families: dict[tuple[Any, ...], Family] = {}
         self._ways: dict[tuple[Stage, Hashable, bool], list[Way]] = {}
-        self._effects: dict[tuple[int, Node], frozenset[int | Kind]] = {}
+        self._demanded: dict[tuple[int, Node], dict[int | Kind, int]] = {}
+        self._facts: dict[int, list[int]] = {}
+        self._hints: dict[int, list[Path]] = {}  # of families: members that completed a stage
+        self._completing: dict[Stage, Path] = {}
+        self._fitting: dict[tuple[int, bytes], int] = {}
         self._ended: dict[int, int] = {}
         self._open: dict[int, frozenset[int]] = {}
         self._samples: dict[frozenset[int], Samples] = {}
@@ -118,6 +124,11 @@ class Verdicts:
         return self._kinds[key]
 
     def facts(self, verdicts: Run) -> list[int]:
+        if len(verdicts) == 1:
+            found = self._facts.get(verdicts[0])
+            if found is None:
+                found = self._facts[verdicts[0]] = sorted(self.formulas.support(verdicts[0]))
+            return found
         return sorted(frozenset().union(*map(self.formulas.support, verdicts)))
 
     # --- scalars ---------------------------------------------------------------------------------------------------
@@ -274,67 +285,66 @@ class Verdicts:
         if self.ordered or not seen:
             return Stage(verdicts, family, place)
         asked = verdicts if len(verdicts) > 1 else (rest,)
-        if not self._counts(asked):
-            seen = frozenset([key for key in seen if self._matters(asked, family, key)])
-        return Stage(verdicts, family, 0, seen)
+        return Stage(verdicts, family, 0, seen if self._counts(asked) else self._still_seen(asked, family, seen))
 
     def _without_spent(self, verdicts: Run, family: Family, place: int, seen: frozenset[int]) -> Run:
         """Verdicts without the keywords that no key can break any more; those that must hold stay, as registers do."""
         always = self.statics(verdicts)[0]
+        passed = frozenset(range(place)) if self.ordered else seen
         memo: dict[int, int] = {}
+        what = self.formulas.what
+
+        def is_spent(fact: int) -> bool:
+            fits = what(fact)
+            return bool(fits[0] == "own" and self._demands(family, fits[1]).keys() <= passed)
 
         def by(fact: int) -> int:
-            what = self.formulas.what(fact)
-            if what[0] == "unevaluated":
-                inner = [(node, self.formulas.rewrite(c, by, None, memo)) for node, c in what[2]]
-                return self._unevaluated(what[1], inner)
-            if what[0] != "own" or fact in always:
-                return fact
-            left = self._asking_keys(family, what[1])
-            gone = all(isinstance(key, int) and (key in seen or key < place) for key in left)
-            return TRUE if gone else fact
+            if what(fact)[0] == "unevaluated":
+                inner = [(node, self.formulas.rewrite(c, by, None, memo)) for node, c in what(fact)[2]]
+                return self._unevaluated(what(fact)[1], inner)
+            return TRUE if is_spent(fact) else fact
 
         facts = self.facts(verdicts)
-        among = [fact for fact in facts if by(fact) != fact]
+        among = [f for f in facts if f not in always and (is_spent(f) or (what(f)[0] == "unevaluated" and by(f) != f))]
         return tuple([self.formulas.rewrite(v, by, among, memo) for v in verdicts]) if among else verdicts
 
-    def _asking_keys(self, family: Family, node: Node) -> frozenset[int | Kind]:
-        """The keys, declared ones or kinds of others, of whose values a node's own keywords ask something."""
+    def _demands(self, family: Family, node: Node) -> dict[int | Kind, int]:
+        """What a node's own keywords ask of the values of keys, declared ones or kinds of others, if they ask at all."""
         key = (family.number, node)
-        found = self._effects.get(key)
+        found = self._demanded.get(key)
         if found is None:
             space = family.keys
             listed: list[tuple[int | Kind, list[Node] | None]] = [
                 (i, space.children(node, name)) for i, name in enumerate(space.names)
             ]
             listed += [(kind, space.others(node, kind)) for kind in space.kinds]
-            asking = [m for m, below in listed if below is None or self.expander.all(below) != TRUE]
-            found = self._effects[key] = frozenset(asking)
+            asked = {m: FALSE if below is None else self.expander.all(below) for m, below in listed}
+            found = self._demanded[key] = {m: formula for m, formula in asked.items() if formula != TRUE}
         return found
 
-    def _counts(self, verdicts: Run) -> bool:
-        """Whether it matters how many members there are, or which keys they look at together."""
-        return any(self.formulas.what(fact)[0] in ("count", "unevaluated") for fact in self.facts(verdicts))
-
-    def _matters(self, verdicts: Run, family: Family, key: int) -> bool:
-        """Whether a further value of a key could bring about what nothing else can.
+    def _still_seen(self, verdicts: Run, family: Family, seen: frozenset[int]) -> frozenset[int]:
+        """The keys of which a further value could bring about what nothing else can.
 
         It cannot if all that ask something of it ask the same, and nothing is left where they are not content.
         """
         f = self.formulas
-        asking: list[int] = []
-        asked: set[int | None] = set()
+        asking: dict[int | Kind, dict[int, int]] = {}
         for fact in self.facts(verdicts):
             what = f.what(fact)
-            if what[0] == "unevaluated":
-                return True
-            if what[0] == "own" and key in self._asking_keys(family, what[1]):
-                children = family.keys.children(what[1], family.keys.names[key])
-                asking.append(fact)
-                asked.add(FALSE if children is None else self.expander.all(children))
-        if len(asked) > 1:
-            return True
-        return bool(asking) and any(f.replace(formula, dict.fromkeys(asking, FALSE)) for formula in verdicts)
+            if what[0] == "own":
+                demands = self._demands(family, what[1])
+                for key in demands.keys() & seen:
+                    asking.setdefault(key, {})[fact] = demands[key]
+        return frozenset(
+            key
+            for key, asked in asking.items()
+            if isinstance(key, int)
+            and (len({*asked.values()}) > 1 or any(f.replace(v, dict.fromkeys(asked, FALSE)) for v in verdicts))
+        )
+
+    def _counts(self, verdicts: Run) -> bool:
+        """Whether it matters how many members there are, or which keys they look at together."""
+        return any(self.formulas.what(fact)[0] in ("count", "unevaluated") for fact in self.facts(verdicts))
 
     # --- what a member does to a stage -------------------------------------------------------------------------------
 
@@ -643,7 +653,52 @@ class Verdicts:
         if not any(stage.verdicts):
             return False
         asked = stage if stage.family is None else self._without_sure_keys(stage, stage.family)
+        if asked is not None and asked.family is not None and ("stage", asked) not in self._answers:
+            path = () if self.ends(asked) else self._hint(asked, asked.family)
+            if path is not None:
+                self._answers["stage", asked] = True
+                self._completing[asked] = path
         return asked is not None and self._ask(("stage", asked))
+
+    def _hint(self, stage: Stage, family: Family) -> Path | None:
+        """The members that completed another stage of an object, if they complete this one as well."""
+        return next((path for path in self._hints.get(family.number, ()) if self._leads_to_end(stage, family, path)), None)
+
+    def _leads_to_end(self, stage: Stage, family: Family, path: Path) -> bool:
+        for member, text in path:
+            if isinstance(member, int) and (member in stage.seen or member < stage.place):
+                continue
+            memo: dict[int, int] = {}
+            step = _Key(self, stage, member, frozenset(), memo)
+            among = [fact for fact in self.facts(stage.verdicts) if step.touches(fact)]
+            verdicts = tuple([self.formulas.rewrite(formula, step, among, memo) for formula in stage.verdicts])
+            verdicts = self._decide(verdicts, {fact: self._fits(fact, text) for fact in self._undecided(verdicts)})
+            if not any(verdicts):
+                return False
+            listed = isinstance(member, int)
+            place = (member + 1 if listed else len(family.keys.names)) if self.ordered else 0
+            stage = Stage(verdicts, family, place, stage.seen | {member} if listed and not self.ordered else stage.seen)
+            if self.ends(stage):
+                return True
+        return False
+
+    def _fits(self, fact: int, text: bytes) -> int:
+        """Whether an example satisfies a schema."""
+        found = self._fitting.get((fact, text))
+        if found is None:
+            found = self._fitting[fact, text] = int(self.holds(fact, load(text.decode())))
+        return found
+
+    def _note(self, stage: Stage, family: Family, member: Any, way: Way) -> None:
+        """Remember how a stage could be completed: other stages of the object often can in the same way."""
+        from constrain.schema.witness import value
+
+        rest = self._completing.get(way.stage if (asked := self._without_sure_keys(way.stage, family)) is None else asked)
+        text = value(self, way.value)
+        if rest is not None and text is not None:
+            path = self._completing[stage] = ((member, text), *rest)
+            known = self._hints.setdefault(family.number, [])
+            self._hints[family.number] = [path, *known[: MAX_HINTS - 1]]
 
     def _without_sure_keys(self, stage: Stage, family: Family) -> Stage | None:
         """The stage without the required keys that can come whatever else does; None if one of those has no value."""
@@ -669,7 +724,7 @@ class Verdicts:
         """Whether a formula asks something of a key's value."""
         key = family.keys.index[name]
         whats = map(self.formulas.what, self.formulas.support(formula))
-        return any(w[0] == "unevaluated" or (w[0] == "own" and key in self._asking_keys(family, w[1])) for w in whats)
+        return any(w[0] == "unevaluated" or (w[0] == "own" and key in self._demands(family, w[1])) for w in whats)
 
     def _ask(self, question: tuple[str, Any]) -> bool:
         """A least fixed point: what is being asked counts as false, and false answers that hang on it are not kept."""
@@ -725,8 +780,11 @@ class Verdicts:
             # a key that changes nothing but what is seen brings no nearer to an end
             ways = [w for w in self.after(stage, member) if self._bare(w.stage) != bare]
             ways.sort(key=lambda way: self.ends(way.stage) == 0)
-            if any(self.possible(way.value) and self.completes(way.stage) for way in ways):
-                return True
+            for way in ways:
+                if self.possible(way.value) and self.completes(way.stage):
+                    if stage.family is not None:
+                        self._note(stage, stage.family, member, way)
+                    return True
         return False
 
     @staticmethod
@@ -750,8 +808,8 @@ class _Key:
         v = self.verdicts
         what = v.formulas.what(fact)
         if what[0] == "own":
-            children = self._children(what[1])
-            return FALSE if children is None else v.formulas.and_([v.expander.all(children), fact])
+            assert self.stage.family is not None
+            return v.formulas.and_([v._demands(self.stage.family, what[1]).get(self.member, TRUE), fact])
         if what[0] == "has":
             return fact if fact in self.held else self._has(what[1], fact)
         if what[0] == "count":
@@ -774,7 +832,7 @@ class _Key:
         what = self.verdicts.formulas.what(fact)
         if what[0] == "own":
             assert self.stage.family is not None
-            return self.member in self.verdicts._asking_keys(self.stage.family, what[1])
+            return self.member in self.verdicts._demands(self.stage.family, what[1])
         return what[0] != "has" or self(fact) != fact
 
     def _has(self, name: str, fact: int) -> int:
@@ -786,12 +844,6 @@ class _Key:
         passed = len(self.keys.names) if self.name is None else self.member
         assert isinstance(passed, int)
         return FALSE if self.verdicts.ordered and index < passed else fact
-
-    def _children(self, node: Node) -> list[Node] | None:
-        if self.name is not None:
-            return self.keys.children(node, self.name)
-        assert isinstance(self.member, Kind)
-        return self.keys.others(node, self.member)
 
     def _looks(self, node: Node) -> bool:
         """Whether a node's own keywords look at the key."""
