@@ -96,6 +96,8 @@ class Verdicts:
         self._facts: dict[int, list[int]] = {}
         self._hints: dict[int, list[Path]] = {}  # of families: members that completed a stage
         self._completing: dict[Stage, Path] = {}
+        self._alive: dict[tuple[Run, Family], list[frozenset[int]]] = {}  # keys of members that complete a stage
+        self._dead: dict[tuple[Run, Family], list[frozenset[int]]] = {}  # keys seen where none can
         self._fitting: dict[tuple[int, bytes], int] = {}
         self._ended: dict[int, int] = {}
         self._open: dict[int, frozenset[int]] = {}
@@ -653,12 +655,77 @@ class Verdicts:
         if not any(stage.verdicts):
             return False
         asked = stage if stage.family is None else self._without_sure_keys(stage, stage.family)
-        if asked is not None and asked.family is not None and ("stage", asked) not in self._answers:
+        if asked is None:
+            return False
+        if asked.family is not None and ("stage", asked) not in self._answers:
+            known = self._known(asked)
+            if known is not None:
+                return known
             path = () if self.ends(asked) else self._hint(asked, asked.family)
             if path is not None:
-                self._answers["stage", asked] = True
                 self._completing[asked] = path
-        return asked is not None and self._ask(("stage", asked))
+                self._keep(asked, True)
+                return True
+            if not self.ordered and not self._counts(asked.verdicts):
+                left = self._without_harmless(asked, asked.family)
+                found = any(left.verdicts) and self._ask(("stage", left))
+                if found:
+                    self._answers["stage", asked] = True
+                return found
+        return self._ask(("stage", asked))
+
+    def _without_harmless(self, stage: Stage, family: Family) -> Stage:
+        """The stage as if all keys had come that can only do harm: of which all ask the same, and nothing survives
+        without it."""
+        f = self.formulas
+        while True:
+            always = self.statics(stage.verdicts)[0]
+            asking: dict[int | Kind, dict[int, int]] = {}
+            needed: set[int | None] = set()
+            for fact in self.facts(stage.verdicts):
+                what = f.what(fact)
+                if what[0] == "own":
+                    for key, demand in self._demands(family, what[1]).items():
+                        asking.setdefault(key, {})[fact] = demand
+                elif fact not in always:
+                    needed.add(family.keys.index.get(what[1]))
+            harmless = stage.seen.union(
+                key
+                for key, facts in asking.items()
+                if isinstance(key, int) and key not in stage.seen and key not in needed and len({*facts.values()}) == 1
+                if not any(f.replace(v, dict.fromkeys(facts, FALSE)) for v in stage.verdicts)
+                if self.possible(next(iter(facts.values())))
+            )
+            names = {family.keys.names[key] for key in harmless}
+            spent = {
+                fact: TRUE
+                for fact in self.facts(stage.verdicts)
+                if (f.what(fact)[0] == "own" and self._demands(family, f.what(fact)[1]).keys() <= harmless)
+                or (fact in always and f.what(fact)[0] == "has" and f.what(fact)[1] in names)
+            }
+            if not spent:
+                return stage
+            stage = Stage(tuple([f.replace(v, spent) for v in stage.verdicts]), family, 0, harmless)
+
+    def _known(self, stage: Stage) -> bool | None:
+        """What follows from answers about the same verdicts: with more keys seen, no more can be completed."""
+        if not self.ordered:
+            if any(keys.isdisjoint(stage.seen) for keys in self._alive.get(stage[:2], ())):
+                return True
+            if any(seen <= stage.seen for seen in self._dead.get(stage[:2], ())):
+                return False
+        return None
+
+    def _keep(self, stage: Stage, answer: bool) -> None:
+        """Keep a final answer."""
+        self._answers["stage", stage] = answer
+        if stage.family is None or self.ordered:
+            return
+        if not answer:
+            self._dead.setdefault(stage[:2], []).append(stage.seen)
+        elif stage in self._completing:
+            keys = frozenset([member for member, _ in self._completing[stage] if isinstance(member, int)])
+            self._alive.setdefault(stage[:2], []).append(keys)
 
     def _hint(self, stage: Stage, family: Family) -> Path | None:
         """The members that completed another stage of an object, if they complete this one as well."""
@@ -689,16 +756,20 @@ class Verdicts:
             found = self._fitting[fact, text] = int(self.holds(fact, load(text.decode())))
         return found
 
-    def _note(self, stage: Stage, family: Family, member: Any, way: Way) -> None:
+    def _note(self, stage: Stage, member: Any, way: Way) -> bool:
         """Remember how a stage could be completed: other stages of the object often can in the same way."""
         from constrain.schema.witness import value
 
-        rest = self._completing.get(way.stage if (asked := self._without_sure_keys(way.stage, family)) is None else asked)
+        if stage.family is None:
+            return True
+        asked = self._without_sure_keys(way.stage, stage.family)
+        rest = () if asked is None or self.ends(asked) else self._completing.get(asked)
         text = value(self, way.value)
         if rest is not None and text is not None:
             path = self._completing[stage] = ((member, text), *rest)
-            known = self._hints.setdefault(family.number, [])
-            self._hints[family.number] = [path, *known[: MAX_HINTS - 1]]
+            known = self._hints.setdefault(stage.family.number, [])
+            self._hints[stage.family.number] = [path, *known[: MAX_HINTS - 1]]
+        return True
 
     def _without_sure_keys(self, stage: Stage, family: Family) -> Stage | None:
         """The stage without the required keys that can come whatever else does; None if one of those has no value."""
@@ -744,7 +815,10 @@ class Verdicts:
         finally:
             del self._asking[question]
         if found or self._lowest >= depth:
-            self._answers[question] = found
+            if question[0] == "stage":
+                self._keep(question[1], found)
+            else:
+                self._answers[question] = found
             self._lowest = before
         else:
             self._lowest = min(before, self._lowest)
@@ -776,15 +850,19 @@ class Verdicts:
         if self.ends(stage):
             return True
         bare = self._bare(stage)
+        open_: list[tuple[int, Any, Way]] = []
         for member in self.members(stage):
-            # a key that changes nothing but what is seen brings no nearer to an end
-            ways = [w for w in self.after(stage, member) if self._bare(w.stage) != bare]
-            ways.sort(key=lambda way: self.ends(way.stage) == 0)
-            for way in ways:
-                if self.possible(way.value) and self.completes(way.stage):
-                    if stage.family is not None:
-                        self._note(stage, stage.family, member, way)
-                    return True
+            for way in self.after(stage, member):
+                # a key that changes nothing but what is seen brings no nearer to an end
+                if self._bare(way.stage) != bare:
+                    left = 0 if self.ends(way.stage) else 1 + len(self.facts(way.stage.verdicts))
+                    if not left and self.possible(way.value):
+                        return self._note(stage, member, way)
+                    open_.append((left, member, way))
+        open_.sort(key=lambda found: found[0])  # by what is left to decide
+        for _, member, way in open_:
+            if self.possible(way.value) and self.completes(way.stage):
+                return self._note(stage, member, way)
         return False
 
     @staticmethod
