@@ -36,7 +36,7 @@ if TYPE_CHECKING:
 MAX_STAGES = 20_000
 MAX_QUESTIONS = 100_000
 MAX_VERDICTS = 200
-MAX_HINTS = 4
+MAX_HINTS = 6
 ASK_FROM = 5  # undecided schemas of one member from which on impossible combinations are looked for
 
 Literals = tuple[tuple[int, int], ...]  # facts with what was decided of them
@@ -671,6 +671,7 @@ class Verdicts:
                 found = any(left.verdicts) and self._ask(("stage", left))
                 if found:
                     self._answers["stage", asked] = True
+                    self._completing[asked] = self._completing.get(left, ())
                 return found
         return self._ask(("stage", asked))
 
@@ -744,9 +745,11 @@ class Verdicts:
                 return False
             listed = isinstance(member, int)
             place = (member + 1 if listed else len(family.keys.names)) if self.ordered else 0
-            stage = Stage(verdicts, family, place, stage.seen | {member} if listed and not self.ordered else stage.seen)
-            if self.ends(stage):
-                return True
+            seen = stage.seen | {member} if listed and not self.ordered else stage.seen
+            left = self._without_sure_keys(Stage(verdicts, family, place, seen), family)
+            if left is None or self.ends(left):
+                return left is not None
+            stage = left
         return False
 
     def _fits(self, fact: int, text: bytes) -> int:
@@ -768,7 +771,8 @@ class Verdicts:
         if rest is not None and text is not None:
             path = self._completing[stage] = ((member, text), *rest)
             known = self._hints.setdefault(stage.family.number, [])
-            self._hints[stage.family.number] = [path, *known[: MAX_HINTS - 1]]
+            if not any(set(path) <= set(other) for other in known):
+                self._hints[stage.family.number] = [path, *known[: MAX_HINTS - 1]]
         return True
 
     def _without_sure_keys(self, stage: Stage, family: Family) -> Stage | None:
