@@ -91,7 +91,9 @@ def long_string(length: int) -> Case:
 
 
 def nested_unions(width: int) -> Case:
-    inner = [{"type": "object", "properties": {f"k{j}": {"type": "integer"}}, "required": [f"k{j}"]} for j in range(width)]
+    inner = [
+        {"type": "object", "properties": {f"k{j}": {"type": "integer"}}, "required": [f"k{j}"]} for j in range(width)
+    ]
     outer = [
         {
             "type": "object",
@@ -235,7 +237,9 @@ def conditions_on_many_keys(many: int) -> Case:
         }
         for i in range(many)
     ]
-    members = [(f"a{i}", 2) if i % 3 else (f"{key}{i}", value) for i in range(many) for key, value in (("a", 1), ("b", 4))]
+    members = [
+        (f"a{i}", 2) if i % 3 else (f"{key}{i}", value) for i in range(many) for key, value in (("a", 1), ("b", 4))
+    ]
     good = dict(members)
     bad = {key: value for key, value in good.items() if key != "b3"}
     schema = {"type": "object", "allOf": pairs}
@@ -398,9 +402,10 @@ def main() -> int:
     parser.add_argument("--repeats", type=int, default=3)
     options = parser.parse_args()
     sys.path.insert(0, str(ROOT / "benchmarks"))
-    import constrain
     import corpus
     from worker import WARM_UP, WARM_UP_TEXTS
+
+    import constrain
 
     model = corpus.Model.read(corpus.tokenizer_folder(options.tokenizer))
     vocab = constrain.Vocabulary.from_pretrained(

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from decimal import Decimal, localcontext
+from itertools import pairwise
 from math import floor
 from typing import Any
 
@@ -110,7 +111,7 @@ def _numbers(named: list[int | Decimal]) -> list[int | Decimal]:
         context.prec = _MANY_DIGITS
         low, high = floor(named[0]) - 2, floor(named[-1]) + 2
         found = [*named, low, low + Decimal("0.5"), high, high + Decimal("0.5")]
-        for below, above in zip(named, named[1:], strict=False):
+        for below, above in pairwise(named):
             whole = floor(below) + 1
             if whole < above:
                 found.append(whole)

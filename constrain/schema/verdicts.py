@@ -96,8 +96,8 @@ class Verdicts:
         self._facts: dict[int, list[int]] = {}
         self._hints: dict[int, list[Path]] = {}  # of families: members that completed a stage
         self._completing: dict[Stage, Path] = {}
-        self._alive: dict[tuple[Run, Family], list[frozenset[int]]] = {}  # keys of members that complete a stage
-        self._dead: dict[tuple[Run, Family], list[frozenset[int]]] = {}  # keys seen where none can
+        self._alive: dict[tuple[Run, Family | None], list[frozenset[int]]] = {}  # keys of members that complete a stage
+        self._dead: dict[tuple[Run, Family | None], list[frozenset[int]]] = {}  # keys seen where none can
         self._fitting: dict[tuple[int, bytes], int] = {}
         self._ended: dict[int, int] = {}
         self._open: dict[int, frozenset[int]] = {}
@@ -311,7 +311,7 @@ class Verdicts:
         return tuple([self.formulas.rewrite(v, by, among, memo) for v in verdicts]) if among else verdicts
 
     def _demands(self, family: Family, node: Node) -> dict[int | Kind, int]:
-        """What a node's own keywords ask of the values of keys, declared ones or kinds of others, if they ask at all."""
+        """What a node's own keywords ask of the values of keys, declared ones or kinds of others, if at all."""
         key = (family.number, node)
         found = self._demanded.get(key)
         if found is None:
@@ -473,9 +473,9 @@ class Verdicts:
                     continue
                 implied = left == alive and samples.is_simple(node)
                 narrowed = literals if implied else (*literals, (fact, decided))
-                if not samples.exact and sum(yes for _, yes in narrowed) >= ASK_FROM:
-                    if not self.possible(self._value_of(narrowed, samples)):
-                        continue
+                asks = not samples.exact and sum(yes for _, yes in narrowed) >= ASK_FROM
+                if asks and not self.possible(self._value_of(narrowed, samples)):
+                    continue
                 stack.append((self._decide(here, {fact: decided}), narrowed, left))
         return found
 
@@ -558,7 +558,9 @@ class Verdicts:
             if here in decided:
                 return decided[here]
             what = self.formulas.what(here)
-            return self._unevaluated(what[1], [(node, self.formulas.rewrite(c, by, among(c), memo)) for node, c in what[2]])
+            return self._unevaluated(
+                what[1], [(node, self.formulas.rewrite(c, by, among(c), memo)) for node, c in what[2]]
+            )
 
         def among(formula: int) -> list[int]:
             support = self.formulas.support(formula)
@@ -590,7 +592,10 @@ class Verdicts:
         holding: required keys that the registers see to are taken as present.
         """
         if stage.family is None:
-            values = [self.formulas.rewrite(formula, lambda fact: self._at_end(fact, stage.place)) for formula in stage.verdicts]
+            values = [
+                self.formulas.rewrite(formula, lambda fact: self._at_end(fact, stage.place))
+                for formula in stage.verdicts
+            ]
         else:
             always, rest = self.statics(stage.verdicts)
             missing = any(
@@ -730,7 +735,9 @@ class Verdicts:
 
     def _hint(self, stage: Stage, family: Family) -> Path | None:
         """The members that completed another stage of an object, if they complete this one as well."""
-        return next((path for path in self._hints.get(family.number, ()) if self._leads_to_end(stage, family, path)), None)
+        return next(
+            (path for path in self._hints.get(family.number, ()) if self._leads_to_end(stage, family, path)), None
+        )
 
     def _leads_to_end(self, stage: Stage, family: Family, path: Path) -> bool:
         for member, text in path:
