@@ -454,9 +454,9 @@ class Verdicts:
         samples = self._samples_of(undecided)
         if samples.exact and len(undecided) >= ASK_FROM:
             return self._split_by_samples(verdicts, sorted(undecided), samples)
-        stack: list[tuple[Run, Literals, int]] = [(verdicts, (), samples.all)]
+        stack: list[tuple[Run, Literals, int, int]] = [(verdicts, (), samples.all, 0)]
         while stack:
-            here, literals, alive = stack.pop()
+            here, literals, alive, held = stack.pop()
             if not any(here):
                 continue
             open_ = self._undecided(here)
@@ -473,10 +473,10 @@ class Verdicts:
                     continue
                 implied = left == alive and samples.is_simple(node)
                 narrowed = literals if implied else (*literals, (fact, decided))
-                asks = not samples.exact and sum(yes for _, yes in narrowed) >= ASK_FROM
+                asks = not samples.exact and held + 1 >= ASK_FROM
                 if asks and not self.possible(self._value_of(narrowed, samples)):
                     continue
-                stack.append((self._decide(here, {fact: decided}), narrowed, left))
+                stack.append((self._decide(here, {fact: decided}), narrowed, left, held + decided))
         return found
 
     def _value_of(self, literals: Literals, samples: Samples) -> int:
