@@ -454,7 +454,7 @@ class Verdicts:
         samples = self._samples_of(undecided)
         if samples.exact and len(undecided) >= ASK_FROM:
             return self._split_by_samples(verdicts, sorted(undecided), samples)
-        stack: list[tuple[Run, Literals, int, int]] = [(verdicts, (), samples.all, 0)]
+        stack: list[tuple[Run, Literals, int, tuple[int, ...]]] = [(verdicts, (), samples.all, ())]
         while stack:
             here, literals, alive, held = stack.pop()
             if not any(here):
@@ -469,14 +469,14 @@ class Verdicts:
             node = what(fact)[1]
             for decided in (FALSE, TRUE):
                 left = alive & (samples.fitting(node) if decided else samples.failing(node))
-                if not left or (decided and any(yes and self._disjoint(other, fact) for other, yes in literals)):
+                if not left or (decided and any(self._disjoint(other, fact) for other in held)):
                     continue
                 implied = left == alive and samples.is_simple(node)
                 narrowed = literals if implied else (*literals, (fact, decided))
-                asks = not samples.exact and held + 1 >= ASK_FROM
+                asks = not samples.exact and len(held) + 1 >= ASK_FROM
                 if asks and not self.possible(self._value_of(narrowed, samples)):
                     continue
-                stack.append((self._decide(here, {fact: decided}), narrowed, left, held + decided))
+                stack.append((self._decide(here, {fact: decided}), narrowed, left, (*held, fact) if decided else held))
         return found
 
     def _value_of(self, literals: Literals, samples: Samples) -> int:
