@@ -35,7 +35,8 @@ if TYPE_CHECKING:
 
 MAX_STAGES = 20_000
 MAX_QUESTIONS = 100_000
-MAX_VERDICTS = 200
+MAX_VERDICTS = 600
+MAX_CLASSES = 200  # of one automaton
 MAX_HINTS = 6
 ASK_FROM = 5  # undecided schemas of one member from which on impossible combinations are looked for
 
@@ -172,7 +173,7 @@ class Verdicts:
             for word in self.formulas.what(fact)[1]:
                 naming.setdefault(word, []).append(fact)
         ways = tuple(dict.fromkeys([tuple(some) for some in naming.values()]))
-        if len(ways) > MAX_VERDICTS:
+        if len(ways) > MAX_CLASSES:
             return found + [Part((fact,), ((fact,),), self._scalar(kind, fact)) for fact in listed]
         if listed:
             codes = {way: code for code, way in enumerate(ways, 1)}
