@@ -7,7 +7,7 @@ counters belong into the grammar.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -79,7 +79,17 @@ class Dfa:
         >>> Dfa.from_strings([b"ab", b"cb"]).n_states
         3
         """
-        return _from_strings(sorted(set(strings)))
+        classes, table, codes = _tree(dict.fromkeys(sorted(set(strings)), 1))
+        return from_table(classes, table, codes.astype(np.uint8))
+
+    @staticmethod
+    def from_words(codes: Mapping[bytes, int]) -> Dfa:
+        """The automaton that accepts the given strings, each in its class (counted from 1).
+
+        >>> sorted(Dfa.from_words({b"a": 1, b"b": 2, b"c": 1}).accepting.tolist())
+        [0, 1, 2]
+        """
+        return from_classes(*_tree(codes))
 
 
 def from_table(classes: npt.NDArray[Any], table: npt.NDArray[np.int32], accepting: npt.NDArray[np.uint8]) -> Dfa:
@@ -226,14 +236,15 @@ def _product(
     return table, states, classes
 
 
-def _from_strings(strings: list[bytes]) -> Dfa:
-    used = sorted(set(b"".join(strings)))
+def _tree(codes: Mapping[bytes, int]) -> tuple[npt.NDArray[np.int32], npt.NDArray[np.int32], npt.NDArray[np.int32]]:
+    """The tree of some strings, each with a code at its end: byte classes, table, codes."""
+    used = sorted(set(b"".join(codes)))
     classes = np.zeros(256, np.int32)
     classes[used] = np.arange(1, len(used) + 1)
     column = classes.tolist()
-    rows: list[list[int]] = [[-1] * (len(used) + 1)] if strings else []
+    rows: list[list[int]] = [[-1] * (len(used) + 1)] if codes else []
     final = [0] * len(rows)
-    for text in strings:
+    for text, code in codes.items():
         state = 0
         for byte in text:
             to = rows[state][column[byte]]
@@ -243,15 +254,15 @@ def _from_strings(strings: list[bytes]) -> Dfa:
                 rows.append([-1] * (len(used) + 1))
                 final.append(0)
             state = to
-        final[state] = 1
+        final[state] = code
     table = np.array(rows, np.int32).reshape(len(rows), len(used) + 1)
-    return from_table(classes, table, np.array(final, np.uint8))
+    return classes, table, np.array(final, np.int32)
 
 
 def side_by_side(
     universe: Dfa,
     parts: Sequence[Dfa],
-    decide: Callable[[int, Any, bool], Hashable],
+    decide: Callable[[int, Any, int], Hashable],
     *,
     start: Any,
     budget: int = STATES,
@@ -262,9 +273,10 @@ def side_by_side(
     ...     Dfa.from_strings([b"a", b"b"]), [Dfa.from_strings([b"b"])], lambda i, kind, yes: (*kind, yes), start=()
     ... )
     >>> sorted(kinds)
-    [(False,), (True,)]
+    [(0,), (1,)]
 
-    Every string is of the kind `start`, and of the kind `decide(i, kind, accepted)` after part i; None drops it.
+    Every string is of the kind `start`, and of the kind `decide(i, kind, accepted)` after part i, where `accepted` is
+    its class in that part or 0; None drops it.
     Returns an automaton whose `accepting` is 0 or 1 + the index of a kind, and the kinds.
     """
     kinds = [start]
@@ -272,11 +284,13 @@ def side_by_side(
     for i, part in enumerate(parts):
         table, states, classes = _product(current, part, kernels.MINUS, budget, "a combination")
         in_all, in_part = _ends(states, current.accepting, part.accepting)
-        codes = np.where(in_all > 0, 2 * in_all.astype(np.int32) - 1 + (in_part != 0), 0)
+        ways = 1 + int(part.accepting.max(initial=0))
+        codes = np.where(in_all > 0, ways * (in_all.astype(np.int32) - 1) + 1 + in_part, 0)
         number: dict[Hashable, int] = {None: 0}
-        renamed = np.zeros(2 * len(kinds) + 1, np.int32)
+        renamed = np.zeros(ways * len(kinds) + 1, np.int32)
         for code in np.unique(codes[codes > 0]).tolist():
-            renamed[code] = number.setdefault(decide(i, kinds[(code - 1) >> 1], bool((code - 1) & 1)), len(number))
+            kind, accepted = divmod(code - 1, ways)
+            renamed[code] = number.setdefault(decide(i, kinds[kind], accepted), len(number))
         current, kinds = from_classes(classes, table, renamed[codes]), list(number)[1:]
         if len(kinds) > MAX_KINDS:
             raise BudgetError(f"string or number conditions combine in over {MAX_KINDS} ways")

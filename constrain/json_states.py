@@ -32,6 +32,7 @@ from constrain_kernels import layout
 
 QUOTE = 0x22
 MAX_ITEMS = 64
+MANY_FACTS = 24
 
 
 class JsonStates:
@@ -65,11 +66,20 @@ class JsonStates:
             if not self.values.live((node,)):
                 raise UnsatisfiableError("", "no JSON value is valid under this schema")
             start = self.state((node,))
+            if start in self.pending and self._decides_much(node):
+                self.define(start)  # now, and not when the first mask is waited for
             while self.pending and size > self.tables.limit // 4:  # so large that it may not fit: see now
                 self.define(next(iter(self.pending)))
         except RecursionError:
             raise BudgetError("the schema is nested too deeply") from None
         return start
+
+    def _decides_much(self, node: Node) -> bool:
+        """Whether the first state of an object hangs on so many facts that it takes long to build."""
+        if not self.values.is_judged((node,)):
+            return False
+        verdicts = self.verdicts.of_kind(self.verdicts.run((node,)), OBJECT)
+        return len(self.verdicts.facts(verdicts)) > MANY_FACTS
 
     def state(self, conjunction: Conjunction) -> int:
         """The value state of a conjunction that some value fits; its transitions come later."""

@@ -21,7 +21,7 @@ from constrain.schema.json_values import spell_scalar, type_of
 KINDS = (NULL, BOOLEAN, BOOLEAN << 8, STRING, NUMBER, OBJECT, ARRAY)  # true and false apart
 MAX_WAYS = 16  # into which a branch is taken apart to see whether it excludes another
 NO, YES = BOOLEAN, BOOLEAN << 8
-_IDLE = frozenset({"place", "base", "raw", "entangled", "watched", "size", "types", "contained_is_evaluated"})
+IDLE = frozenset({"place", "base", "raw", "entangled", "watched", "size", "types", "contained_is_evaluated"})
 _NOTES = frozenset({"title", "description", "default", "examples", "$comment", "deprecated", "readOnly", "writeOnly"})
 # patterns of a few words: ^word$, ^(one|other)$, ^the (one|other) word$
 _WORDS = re.compile(r"\^([\w :/@-]*)(?:\(([\w :/@-]+(?:\|[\w :/@-]+)*)\)([\w :/@-]*))?\$", re.ASCII)
@@ -43,7 +43,7 @@ class Tags(NamedTuple):
 
 def is_trivial(node: Node) -> bool:
     """Whether a node lets every value pass."""
-    return node.types == EVERY and _IDLE.issuperset(node.__dict__)
+    return node.types == EVERY and IDLE.issuperset(node.__dict__)
 
 
 def only(value: Any) -> Node:

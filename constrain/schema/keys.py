@@ -71,7 +71,7 @@ class KeySpace:
         others = from_classes(dfa.classes, dfa.next, codes[dfa.accepting])
         self.dfa = without(others, Dfa.from_strings(word for word in spelled.values() if word is not None))
 
-    def _kind(self, vector: tuple[bool, ...]) -> Kind:
+    def _kind(self, vector: tuple[int, ...]) -> Kind:
         many = len(self._patterns)
         matched = frozenset(p for p, yes in zip(self._patterns, vector, strict=False) if yes)
         return Kind(matched, frozenset(n for n, yes in zip(self._judges, vector[many:], strict=False) if yes))

@@ -11,7 +11,7 @@ place of normal forms.
 
 from __future__ import annotations
 
-from collections.abc import Hashable
+from collections.abc import Hashable, Mapping
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -20,13 +20,14 @@ import numpy as np
 
 from constrain.dfa import STATES, Dfa, complement_within, from_classes, side_by_side, union, universe
 from constrain.errors import BudgetError
-from constrain.schema.document import ARRAY, NUMBER, OBJECT, STRING, Node
+from constrain.schema.document import ARRAY, NUMBER, OBJECT, STRING, Node, load
 from constrain.schema.expand import KINDS, Expander
 from constrain.schema.formula import FALSE, TRUE, Formulas
 from constrain.schema.instances import holds
 from constrain.schema.json_values import share, spell_scalar, type_of
 from constrain.schema.keys import KeySpace, Kind
 from constrain.schema.numbers import number_dfa
+from constrain.schema.samples import Samples, together
 from constrain.schema.unique import array_possible
 
 if TYPE_CHECKING:
@@ -34,9 +35,13 @@ if TYPE_CHECKING:
 
 MAX_STAGES = 20_000
 MAX_QUESTIONS = 100_000
-MAX_VERDICTS = 200
+MAX_VERDICTS = 600
+MAX_CLASSES = 200  # of one automaton
+MAX_HINTS = 6
 ASK_FROM = 5  # undecided schemas of one member from which on impossible combinations are looked for
 
+Literals = tuple[tuple[int, int], ...]  # facts with what was decided of them
+Path = tuple[tuple[Any, bytes], ...]  # members of an object with examples of their values
 Run = tuple[int, ...]  # formulas over ("V", node); class c holds where formula c does
 
 
@@ -68,6 +73,14 @@ class Way(NamedTuple):
     stage: Stage
 
 
+class Part(NamedTuple):
+    """An automaton of scalars, of which class c says that the facts `holding[c - 1]` hold, and no others."""
+
+    facts: tuple[int, ...]
+    holding: tuple[tuple[int, ...], ...]
+    dfa: Dfa
+
+
 class Verdicts:
     """The runs and stages of one schema."""
 
@@ -80,6 +93,16 @@ class Verdicts:
         self._automata: dict[tuple[int, Run], Dfa] = {}
         self._families: dict[tuple[Any, ...], Family] = {}
         self._ways: dict[tuple[Stage, Hashable, bool], list[Way]] = {}
+        self._demanded: dict[tuple[int, Node], dict[int | Kind, int]] = {}
+        self._facts: dict[int, list[int]] = {}
+        self._hints: dict[int, list[Path]] = {}  # of families: members that completed a stage
+        self._completing: dict[Stage, Path] = {}
+        self._alive: dict[tuple[Run, Family | None], list[frozenset[int]]] = {}  # keys of members that complete a stage
+        self._dead: dict[tuple[Run, Family | None], list[frozenset[int]]] = {}  # keys seen where none can
+        self._fitting: dict[tuple[int, bytes], int] = {}
+        self._ended: dict[int, int] = {}
+        self._open: dict[int, frozenset[int]] = {}
+        self._samples: dict[frozenset[int], Samples] = {}
         self._answers: dict[Hashable, bool] = {}
         self._asking: dict[Hashable, int] = {}
         self._lowest = 1 << 30
@@ -104,6 +127,11 @@ class Verdicts:
         return self._kinds[key]
 
     def facts(self, verdicts: Run) -> list[int]:
+        if len(verdicts) == 1:
+            found = self._facts.get(verdicts[0])
+            if found is None:
+                found = self._facts[verdicts[0]] = sorted(self.formulas.support(verdicts[0]))
+            return found
         return sorted(frozenset().union(*map(self.formulas.support, verdicts)))
 
     # --- scalars ---------------------------------------------------------------------------------------------------
@@ -121,18 +149,40 @@ class Verdicts:
             return Dfa.from_strings([])
         facts = self.facts(verdicts)
         whole = universe("json") if kind == STRING else self._numbers(facts)
-        part = self._string if kind == STRING else self._number
-        automata = {fact: part(fact) for fact in facts}
         certain = self.formulas.conjuncts(verdicts[0]) if len(verdicts) == 1 else ()
-        facts.sort(key=lambda fact: (fact not in certain, automata[fact].n_states))  # what narrows comes first
+        parts = self._parts(kind, facts)
+        parts.sort(key=lambda part: (part.facts[0] not in certain, part.dfa.n_states))  # what narrows comes first
 
-        def decide(place: int, kind: Any, yes: bool) -> Run | None:
-            left = tuple([self.formulas.replace(formula, {facts[place]: int(yes)}) for formula in kind])
+        def decide(place: int, kind: Any, accepted: int) -> Run | None:
+            part = parts[place]
+            holding = part.holding[accepted - 1] if accepted else ()
+            by = {fact: int(fact in holding) for fact in part.facts}
+            left = tuple([self.formulas.replace(formula, by) for formula in kind])
             return left if any(left) else None
 
-        dfa, kinds = side_by_side(whole, [automata[fact] for fact in facts], decide, start=verdicts)
+        dfa, kinds = side_by_side(whole, [part.dfa for part in parts], decide, start=verdicts)
         codes = np.array([0, *(kind.index(TRUE) + 1 for kind in kinds)], np.int32)
         return from_classes(dfa.classes, dfa.next, codes[dfa.accepting])
+
+    def _parts(self, kind: int, facts: list[int]) -> list[Part]:
+        """Automata that decide the facts of scalars: one for each, or one for all enumerated strings."""
+        listed = [fact for fact in facts if self.formulas.what(fact)[0] == "words"]
+        found = [Part((fact,), ((fact,),), self._scalar(kind, fact)) for fact in facts if fact not in listed]
+        naming: dict[bytes, list[int]] = {}
+        for fact in listed:
+            for word in self.formulas.what(fact)[1]:
+                naming.setdefault(word, []).append(fact)
+        ways = tuple(dict.fromkeys([tuple(some) for some in naming.values()]))
+        if len(ways) > MAX_CLASSES:
+            return found + [Part((fact,), ((fact,),), self._scalar(kind, fact)) for fact in listed]
+        if listed:
+            codes = {way: code for code, way in enumerate(ways, 1)}
+            words = Dfa.from_words({word: codes[tuple(some)] for word, some in naming.items()})
+            found.append(Part(tuple(listed), ways, words))
+        return found
+
+    def _scalar(self, kind: int, fact: int) -> Dfa:
+        return self._string(fact) if kind == STRING else self._number(fact)
 
     def _string(self, fact: int) -> Dfa:
         what = self.formulas.what(fact)
@@ -229,31 +279,75 @@ class Verdicts:
 
     def _settled(self, verdicts: Run, family: Family, place: int = 0, seen: frozenset[int] = frozenset()) -> Stage:
         """A stage of an object, without what does not matter of where it is."""
-        _, rest = self.statics(verdicts)
+        rest = self.statics(verdicts)[1]
         if len(verdicts) == 1 and self.formulas.grows(rest) and not self._counts((rest,)):
             return Stage(verdicts, family)
+        left = self._without_spent(verdicts, family, place, seen)
+        if left != verdicts:
+            return self._settled(left, family, place, seen)
         if self.ordered or not seen:
             return Stage(verdicts, family, place)
         asked = verdicts if len(verdicts) > 1 else (rest,)
-        if not self._counts(asked):
-            seen = frozenset([key for key in seen if self._matters(asked, family, family.keys.names[key])])
-        return Stage(verdicts, family, 0, seen)
+        return Stage(verdicts, family, 0, seen if self._counts(asked) else self._still_seen(asked, family, seen))
+
+    def _without_spent(self, verdicts: Run, family: Family, place: int, seen: frozenset[int]) -> Run:
+        """Verdicts without the keywords that no key can break any more; those that must hold stay, as registers do."""
+        always = self.statics(verdicts)[0]
+        passed = frozenset(range(place)) if self.ordered else seen
+        memo: dict[int, int] = {}
+        what = self.formulas.what
+
+        def is_spent(fact: int) -> bool:
+            fits = what(fact)
+            return bool(fits[0] == "own" and self._demands(family, fits[1]).keys() <= passed)
+
+        def by(fact: int) -> int:
+            if what(fact)[0] == "unevaluated":
+                inner = [(node, self.formulas.rewrite(c, by, None, memo)) for node, c in what(fact)[2]]
+                return self._unevaluated(what(fact)[1], inner)
+            return TRUE if is_spent(fact) else fact
+
+        facts = self.facts(verdicts)
+        among = [f for f in facts if f not in always and (is_spent(f) or (what(f)[0] == "unevaluated" and by(f) != f))]
+        return tuple([self.formulas.rewrite(v, by, among, memo) for v in verdicts]) if among else verdicts
+
+    def _demands(self, family: Family, node: Node) -> dict[int | Kind, int]:
+        """What a node's own keywords ask of the values of keys, declared ones or kinds of others, if at all."""
+        key = (family.number, node)
+        found = self._demanded.get(key)
+        if found is None:
+            space = family.keys
+            listed: list[tuple[int | Kind, list[Node] | None]] = [
+                (i, space.children(node, name)) for i, name in enumerate(space.names)
+            ]
+            listed += [(kind, space.others(node, kind)) for kind in space.kinds]
+            asked = {m: FALSE if below is None else self.expander.all(below) for m, below in listed}
+            found = self._demanded[key] = {m: formula for m, formula in asked.items() if formula != TRUE}
+        return found
+
+    def _still_seen(self, verdicts: Run, family: Family, seen: frozenset[int]) -> frozenset[int]:
+        """The keys of which a further value could bring about what nothing else can.
+
+        It cannot if all that ask something of it ask the same, and nothing is left where they are not content.
+        """
+        f = self.formulas
+        asking: dict[int | Kind, dict[int, int]] = {}
+        for fact in self.facts(verdicts):
+            what = f.what(fact)
+            if what[0] == "own":
+                demands = self._demands(family, what[1])
+                for key in demands.keys() & seen:
+                    asking.setdefault(key, {})[fact] = demands[key]
+        return frozenset(
+            key
+            for key, asked in asking.items()
+            if isinstance(key, int)
+            and (len({*asked.values()}) > 1 or any(f.replace(v, dict.fromkeys(asked, FALSE)) for v in verdicts))
+        )
 
     def _counts(self, verdicts: Run) -> bool:
         """Whether it matters how many members there are, or which keys they look at together."""
         return any(self.formulas.what(fact)[0] in ("count", "unevaluated") for fact in self.facts(verdicts))
-
-    def _matters(self, verdicts: Run, family: Family, name: str) -> bool:
-        """Whether a further value of a key could change anything."""
-        for fact in self.facts(verdicts):
-            what = self.formulas.what(fact)
-            if what[0] == "unevaluated":
-                return True
-            if what[0] == "own":
-                children = family.keys.children(what[1], name)
-                if children is None or self.expander.all(children) != TRUE:
-                    return True
-        return False
 
     # --- what a member does to a stage -------------------------------------------------------------------------------
 
@@ -280,7 +374,8 @@ class Verdicts:
         always = self.statics(stage.verdicts)[0] if holding else ()
         held = frozenset(filter(self._is_has, always))
         step = _Key(self, stage, member, held, memo)
-        verdicts = self._rewritten(stage.verdicts, step, memo)
+        among = [fact for fact in self.facts(stage.verdicts) if step.touches(fact)]
+        verdicts = tuple([self.formulas.rewrite(formula, step, among, memo) for formula in stage.verdicts])
         place, seen = stage.place, stage.seen
         if self.ordered:
             place = member + 1 if isinstance(member, int) else len(stage.family.keys.names)
@@ -354,56 +449,125 @@ class Verdicts:
 
     def _split(self, verdicts: Run) -> dict[Run, int]:
         """Decide the ("V", node) facts in all possible ways: what is left, and the formula that leads there."""
+        what = self.formulas.what
         found: dict[Run, int] = {}
-        stack: list[tuple[Run, int, tuple[int, ...]]] = [(verdicts, TRUE, ())]
+        undecided = self._undecided(verdicts)
+        samples = self._samples_of(undecided)
+        if samples.exact and len(undecided) >= ASK_FROM:
+            return self._split_by_samples(verdicts, sorted(undecided), samples)
+        stack: list[tuple[Run, Literals, int, tuple[int, ...]]] = [(verdicts, (), samples.all, ())]
         while stack:
-            here, value, held = stack.pop()
+            here, literals, alive, held = stack.pop()
             if not any(here):
                 continue
-            fact = self._undecided(here)
-            if fact is None:
-                found[here] = self.formulas.or_([found.get(here, FALSE), value])
+            open_ = self._undecided(here)
+            if not open_:
+                found[here] = self.formulas.or_([found.get(here, FALSE), self._value_of(literals, samples)])
                 if len(found) > MAX_VERDICTS:
                     raise BudgetError(f"the schemas of one member combine in over {MAX_VERDICTS} ways")
                 continue
+            fact = min(open_)
+            node = what(fact)[1]
             for decided in (FALSE, TRUE):
-                literal = fact if decided else self.formulas.not_(fact)
-                if decided and any(self._disjoint(other, fact) for other in held):
+                left = alive & (samples.fitting(node) if decided else samples.failing(node))
+                if not left or (decided and any(self._disjoint(other, fact) for other in held)):
                     continue
-                narrowed = self.formulas.and_([value, literal])
-                if len(held) + 1 >= ASK_FROM and not self.possible(narrowed):
+                implied = left == alive and samples.is_simple(node)
+                narrowed = literals if implied else (*literals, (fact, decided))
+                asks = not samples.exact and len(held) + 1 >= ASK_FROM
+                if asks and not self.possible(self._value_of(narrowed, samples)):
                     continue
-                after = self._decide(here, fact, decided)
-                stack.append((after, narrowed, (*held, fact) if decided else held))
+                stack.append((self._decide(here, {fact: decided}), narrowed, left, (*held, fact) if decided else held))
         return found
 
-    def _undecided(self, verdicts: Run) -> int | None:
-        """The first verdict on the member that something still hangs on."""
-        found = None
-        for fact in frozenset().union(*map(self.formulas.support, verdicts)):
-            what = self.formulas.what(fact)
-            if what[0] == "V":
-                inner: int | None = fact
-            elif what[0] == "unevaluated":
-                inner = self._undecided(tuple([condition for _, condition in what[2]]))
-            else:
-                continue
-            if inner is not None and (found is None or inner < found):
-                found = inner
+    def _value_of(self, literals: Literals, samples: Samples) -> int:
+        """The formula that verdicts are as decided, without those that the others imply."""
+        chosen = sorted(literals, key=lambda literal: literal[1])
+        kept, alive = [], samples.all
+        masks = [self._mask(samples, *literal) for literal in chosen]
+        later = [samples.all]
+        for mask in reversed(masks[1:]):
+            later.append(later[-1] & mask)
+        for (fact, yes), mask in zip(chosen, masks, strict=True):
+            if alive & later.pop() & ~mask or not samples.is_simple(self.formulas.what(fact)[1]):
+                kept.append(fact if yes else self.formulas.not_(fact))
+                alive &= mask
+        return self.formulas.and_(kept)
+
+    def _mask(self, samples: Samples, fact: int, yes: int) -> int:
+        node = self.formulas.what(fact)[1]
+        return samples.fitting(node) if yes else samples.failing(node)
+
+    def _samples_of(self, facts: frozenset[int]) -> Samples:
+        found = self._samples.get(facts)
+        if found is None:
+            found = self._samples[facts] = Samples([self.formulas.what(fact)[1] for fact in sorted(facts)])
         return found
 
-    def _decide(self, verdicts: Run, fact: int, decided: int) -> Run:
+    def _split_by_samples(self, verdicts: Run, facts: list[int], samples: Samples) -> dict[Run, int]:
+        """The same where sample values stand for all: each of them decides everything at once."""
+        literals = [(fact, yes) for fact in facts for yes in (TRUE, FALSE)]
+        masks = [self._mask(samples, *literal) for literal in literals]
+        vectors: dict[tuple[int, ...], int] = {}
+        for sample in range(samples.all.bit_length()):
+            vector = tuple([mask >> sample & 1 for mask in masks[::2]])
+            vectors[vector] = vectors.get(vector, 0) | 1 << sample
+        leading: dict[Run, list[int]] = {}
+        for vector, alike in vectors.items():
+            after = self._decide(verdicts, dict(zip(facts, vector, strict=True)))
+            if any(after):
+                leading.setdefault(after, []).append(alike)
+        if len(leading) > MAX_VERDICTS:
+            raise BudgetError(f"the schemas of one member combine in over {MAX_VERDICTS} ways")
+        return {after: self._formula(literals, masks, samples.all, sets) for after, sets in leading.items()}
+
+    def _formula(self, literals: list[tuple[int, int]], masks: list[int], everything: int, sets: list[int]) -> int:
+        """A short formula that holds for some sets of samples."""
+        f = self.formulas
+        written = [fact if yes else f.not_(fact) for fact, yes in literals]
+        wanted = sum(sets)
+        common = together(masks, everything, wanted)
+        if common is not None:
+            return f.and_([written[i] for i in common])
+        missing = together([everything & ~mask for mask in masks], everything, everything & ~wanted)
+        if missing is not None:
+            return f.or_([written[i] for i in missing])
+        found = [together(masks, everything, alike) or [] for alike in sets]
+        return f.or_([f.and_([written[i] for i in few]) for few in found])
+
+    def _undecided(self, verdicts: Run) -> frozenset[int]:
+        """The verdicts on the member that something still hangs on."""
+        return frozenset().union(*map(self._open_in, verdicts))
+
+    def _open_in(self, formula: int) -> frozenset[int]:
+        found = self._open.get(formula)
+        if found is None:
+            facts: set[int] = set()
+            for fact in self.formulas.support(formula):
+                what = self.formulas.what(fact)
+                if what[0] == "V":
+                    facts.add(fact)
+                elif what[0] == "unevaluated":
+                    facts.update(*(self._open_in(condition) for _, condition in what[2]))
+            found = self._open[formula] = frozenset(facts)
+        return found
+
+    def _decide(self, verdicts: Run, decided: Mapping[int, int]) -> Run:
         memo: dict[int, int] = {}
 
         def by(here: int) -> int:
-            if here == fact:
-                return decided
+            if here in decided:
+                return decided[here]
             what = self.formulas.what(here)
-            if what[0] != "unevaluated":
-                return here
-            return self._unevaluated(what[1], [(node, self.formulas.rewrite(c, by, None, memo)) for node, c in what[2]])
+            return self._unevaluated(
+                what[1], [(node, self.formulas.rewrite(c, by, among(c), memo)) for node, c in what[2]]
+            )
 
-        return self._rewritten(verdicts, by, memo)
+        def among(formula: int) -> list[int]:
+            support = self.formulas.support(formula)
+            return [here for here in support if here in decided or self.formulas.what(here)[0] == "unevaluated"]
+
+        return tuple([self.formulas.rewrite(formula, by, among(formula), memo) for formula in verdicts])
 
     def _disjoint(self, a: int, b: int) -> bool:
         """Whether one look shows that no value satisfies both schemas."""
@@ -428,26 +592,33 @@ class Verdicts:
 
         holding: required keys that the registers see to are taken as present.
         """
-        kept: frozenset[int] = frozenset()
-        if holding and stage.family is not None:
-            kept = frozenset(self.statics(stage.verdicts)[0])
+        if stage.family is None:
+            values = [
+                self.formulas.rewrite(formula, lambda fact: self._at_end(fact, stage.place))
+                for formula in stage.verdicts
+            ]
+        else:
+            always, rest = self.statics(stage.verdicts)
+            missing = any(
+                self._is_has(fact) and not (holding or self._is_over(stage, self.formulas.what(fact)[1]))
+                for fact in always
+            )
+            asked = stage.verdicts if len(stage.verdicts) > 1 else (FALSE if missing else rest,)
+            values = [self.formulas.rewrite(formula, self._at_end, None, self._ended) for formula in asked]
+        return values.index(TRUE) + 1 if TRUE in values else 0
 
-        def by(fact: int) -> int:
-            what = self.formulas.what(fact)
-            if what[0] == "has":
-                return TRUE if fact in kept or self._is_over(stage, what[1]) else FALSE
-            if what[0] == "count":
-                return int(what[3] >= what[1])
-            if what[0] == "length":
-                return int(what[1] <= stage.place and (what[2] is None or stage.place <= what[2]))
-            if what[0] == "contains":
-                return int(what[2] <= what[4])
-            return TRUE
-
-        for verdict, formula in enumerate(stage.verdicts, 1):
-            if self.formulas.rewrite(formula, by) == TRUE:
-                return verdict
-        return 0
+    def _at_end(self, fact: int, place: int = 0) -> int:
+        """What a fact comes to where a container ends; place: of an array, how many items it has."""
+        what = self.formulas.what(fact)
+        if what[0] == "has":
+            return FALSE
+        if what[0] == "count":
+            return int(what[3] >= what[1])
+        if what[0] == "length":
+            return int(what[1] <= place and (what[2] is None or place <= what[2]))
+        if what[0] == "contains":
+            return int(what[2] <= what[4])
+        return TRUE
 
     def awaited(self, stage: Stage) -> list[int]:
         """The keys that the registers are to require."""
@@ -490,7 +661,127 @@ class Verdicts:
         if not any(stage.verdicts):
             return False
         asked = stage if stage.family is None else self._without_sure_keys(stage, stage.family)
-        return asked is not None and self._ask(("stage", asked))
+        if asked is None:
+            return False
+        if asked.family is not None and ("stage", asked) not in self._answers:
+            known = self._known(asked)
+            if known is not None:
+                return known
+            path = () if self.ends(asked) else self._hint(asked, asked.family)
+            if path is not None:
+                self._completing[asked] = path
+                self._keep(asked, True)
+                return True
+            if not self.ordered and not self._counts(asked.verdicts):
+                left = self._without_harmless(asked, asked.family)
+                found = any(left.verdicts) and self._ask(("stage", left))
+                if found:
+                    self._answers["stage", asked] = True
+                    self._completing[asked] = self._completing.get(left, ())
+                return found
+        return self._ask(("stage", asked))
+
+    def _without_harmless(self, stage: Stage, family: Family) -> Stage:
+        """The stage as if all keys had come that can only do harm: of which all ask the same, and nothing survives
+        without it."""
+        f = self.formulas
+        while True:
+            always = self.statics(stage.verdicts)[0]
+            asking: dict[int | Kind, dict[int, int]] = {}
+            needed: set[int | None] = set()
+            for fact in self.facts(stage.verdicts):
+                what = f.what(fact)
+                if what[0] == "own":
+                    for key, demand in self._demands(family, what[1]).items():
+                        asking.setdefault(key, {})[fact] = demand
+                elif fact not in always:
+                    needed.add(family.keys.index.get(what[1]))
+            harmless = stage.seen.union(
+                key
+                for key, facts in asking.items()
+                if isinstance(key, int) and key not in stage.seen and key not in needed and len({*facts.values()}) == 1
+                if not any(f.replace(v, dict.fromkeys(facts, FALSE)) for v in stage.verdicts)
+                if self.possible(next(iter(facts.values())))
+            )
+            names = {family.keys.names[key] for key in harmless}
+            spent = {
+                fact: TRUE
+                for fact in self.facts(stage.verdicts)
+                if (f.what(fact)[0] == "own" and self._demands(family, f.what(fact)[1]).keys() <= harmless)
+                or (fact in always and f.what(fact)[0] == "has" and f.what(fact)[1] in names)
+            }
+            if not spent:
+                return stage
+            stage = Stage(tuple([f.replace(v, spent) for v in stage.verdicts]), family, 0, harmless)
+
+    def _known(self, stage: Stage) -> bool | None:
+        """What follows from answers about the same verdicts: with more keys seen, no more can be completed."""
+        if not self.ordered:
+            if any(keys.isdisjoint(stage.seen) for keys in self._alive.get(stage[:2], ())):
+                return True
+            if any(seen <= stage.seen for seen in self._dead.get(stage[:2], ())):
+                return False
+        return None
+
+    def _keep(self, stage: Stage, answer: bool) -> None:
+        """Keep a final answer."""
+        self._answers["stage", stage] = answer
+        if stage.family is None or self.ordered:
+            return
+        if not answer:
+            self._dead.setdefault(stage[:2], []).append(stage.seen)
+        elif stage in self._completing:
+            keys = frozenset([member for member, _ in self._completing[stage] if isinstance(member, int)])
+            self._alive.setdefault(stage[:2], []).append(keys)
+
+    def _hint(self, stage: Stage, family: Family) -> Path | None:
+        """The members that completed another stage of an object, if they complete this one as well."""
+        return next(
+            (path for path in self._hints.get(family.number, ()) if self._leads_to_end(stage, family, path)), None
+        )
+
+    def _leads_to_end(self, stage: Stage, family: Family, path: Path) -> bool:
+        for member, text in path:
+            if isinstance(member, int) and (member in stage.seen or member < stage.place):
+                continue
+            memo: dict[int, int] = {}
+            step = _Key(self, stage, member, frozenset(), memo)
+            among = [fact for fact in self.facts(stage.verdicts) if step.touches(fact)]
+            verdicts = tuple([self.formulas.rewrite(formula, step, among, memo) for formula in stage.verdicts])
+            verdicts = self._decide(verdicts, {fact: self._fits(fact, text) for fact in self._undecided(verdicts)})
+            if not any(verdicts):
+                return False
+            listed = isinstance(member, int)
+            place = (member + 1 if listed else len(family.keys.names)) if self.ordered else 0
+            seen = stage.seen | {member} if listed and not self.ordered else stage.seen
+            left = self._without_sure_keys(Stage(verdicts, family, place, seen), family)
+            if left is None or self.ends(left):
+                return left is not None
+            stage = left
+        return False
+
+    def _fits(self, fact: int, text: bytes) -> int:
+        """Whether an example satisfies a schema."""
+        found = self._fitting.get((fact, text))
+        if found is None:
+            found = self._fitting[fact, text] = int(self.holds(fact, load(text.decode())))
+        return found
+
+    def _note(self, stage: Stage, member: Any, way: Way) -> bool:
+        """Remember how a stage could be completed: other stages of the object often can in the same way."""
+        from constrain.schema.witness import value
+
+        if stage.family is None:
+            return True
+        asked = self._without_sure_keys(way.stage, stage.family)
+        rest = () if asked is None or self.ends(asked) else self._completing.get(asked)
+        text = value(self, way.value)
+        if rest is not None and text is not None:
+            path = self._completing[stage] = ((member, text), *rest)
+            known = self._hints.setdefault(stage.family.number, [])
+            if not any(set(path) <= set(other) for other in known):
+                self._hints[stage.family.number] = [path, *known[: MAX_HINTS - 1]]
+        return True
 
     def _without_sure_keys(self, stage: Stage, family: Family) -> Stage | None:
         """The stage without the required keys that can come whatever else does; None if one of those has no value."""
@@ -502,7 +793,7 @@ class Verdicts:
         left = []
         for fact in always:
             name = self.formulas.what(fact)[1] if self._is_has(fact) else None
-            if name is None or name not in family.keys.index or self._matters((rest,), family, name):
+            if name is None or name not in family.keys.index or self._concerns(rest, family, name):
                 left.append(fact)
                 continue
             asked = [family.keys.children(node, name) for node in owners]
@@ -511,6 +802,12 @@ class Verdicts:
             if not self.possible(self.formulas.and_([self.expander.all(children or ()) for children in asked])):
                 return None
         return stage._replace(verdicts=(self.formulas.and_([*left, rest]),))
+
+    def _concerns(self, formula: int, family: Family, name: str) -> bool:
+        """Whether a formula asks something of a key's value."""
+        key = family.keys.index[name]
+        whats = map(self.formulas.what, self.formulas.support(formula))
+        return any(w[0] == "unevaluated" or (w[0] == "own" and key in self._demands(family, w[1])) for w in whats)
 
     def _ask(self, question: tuple[str, Any]) -> bool:
         """A least fixed point: what is being asked counts as false, and false answers that hang on it are not kept."""
@@ -530,7 +827,10 @@ class Verdicts:
         finally:
             del self._asking[question]
         if found or self._lowest >= depth:
-            self._answers[question] = found
+            if question[0] == "stage":
+                self._keep(question[1], found)
+            else:
+                self._answers[question] = found
             self._lowest = before
         else:
             self._lowest = min(before, self._lowest)
@@ -562,12 +862,19 @@ class Verdicts:
         if self.ends(stage):
             return True
         bare = self._bare(stage)
+        open_: list[tuple[int, Any, Way]] = []
         for member in self.members(stage):
-            # a key that changes nothing but what is seen brings no nearer to an end
-            ways = [w for w in self.after(stage, member) if self._bare(w.stage) != bare]
-            ways.sort(key=lambda way: self.ends(way.stage) == 0)
-            if any(self.possible(way.value) and self.completes(way.stage) for way in ways):
-                return True
+            for way in self.after(stage, member):
+                # a key that changes nothing but what is seen brings no nearer to an end
+                if self._bare(way.stage) != bare:
+                    left = 0 if self.ends(way.stage) else 1 + len(self.facts(way.stage.verdicts))
+                    if not left and self.possible(way.value):
+                        return self._note(stage, member, way)
+                    open_.append((left, member, way))
+        open_.sort(key=lambda found: found[0])  # by what is left to decide
+        for _, member, way in open_:
+            if self.possible(way.value) and self.completes(way.stage):
+                return self._note(stage, member, way)
         return False
 
     @staticmethod
@@ -591,8 +898,8 @@ class _Key:
         v = self.verdicts
         what = v.formulas.what(fact)
         if what[0] == "own":
-            children = self._children(what[1])
-            return FALSE if children is None else v.formulas.and_([v.expander.all(children), fact])
+            assert self.stage.family is not None
+            return v.formulas.and_([v._demands(self.stage.family, what[1]).get(self.member, TRUE), fact])
         if what[0] == "has":
             return fact if fact in self.held else self._has(what[1], fact)
         if what[0] == "count":
@@ -610,6 +917,14 @@ class _Key:
     def _free(self, fact: int) -> int:
         return self(fact)
 
+    def touches(self, fact: int) -> bool:
+        """Whether the key changes a fact."""
+        what = self.verdicts.formulas.what(fact)
+        if what[0] == "own":
+            assert self.stage.family is not None
+            return self.member in self.verdicts._demands(self.stage.family, what[1])
+        return what[0] != "has" or self(fact) != fact
+
     def _has(self, name: str, fact: int) -> int:
         if name == self.name or self.verdicts._is_over(self.stage, name):
             return TRUE
@@ -619,12 +934,6 @@ class _Key:
         passed = len(self.keys.names) if self.name is None else self.member
         assert isinstance(passed, int)
         return FALSE if self.verdicts.ordered and index < passed else fact
-
-    def _children(self, node: Node) -> list[Node] | None:
-        if self.name is not None:
-            return self.keys.children(node, self.name)
-        assert isinstance(self.member, Kind)
-        return self.keys.others(node, self.member)
 
     def _looks(self, node: Node) -> bool:
         """Whether a node's own keywords look at the key."""

@@ -103,7 +103,8 @@ def _back(before: dict[Stage, tuple[Stage, Any, Way] | None], stage: Stage) -> P
 
 
 def words(dfa: Dfa) -> Iterator[bytes]:
-    """Strings that an automaton accepts, the shortest first."""
+    """Strings that an automaton accepts, about the shortest first."""
+    left = _bytes_left(dfa)
     level: list[tuple[int, bytes]] = [(0, b"")] if dfa.n_states else []
     while level:
         following: dict[tuple[int, bytes], None] = {}
@@ -112,7 +113,19 @@ def words(dfa: Dfa) -> Iterator[bytes]:
                 yield text
             for byte in _plain_first(np.flatnonzero(dfa.next[state][dfa.classes] >= 0).tolist()):
                 following[int(dfa.next[state, dfa.classes[byte]]), text + bytes([byte])] = None
-        level = list(following)[:CANDIDATES]
+        level = sorted(following, key=lambda way: left[way[0]])[:CANDIDATES]  # the nearest to an end stay
+
+
+def _bytes_left(dfa: Dfa) -> list[int]:
+    """The fewest bytes from each state to an accepting one."""
+    far = dfa.n_states + 1
+    left = np.append(np.where(dfa.accepting != 0, 0, far), far)  # the last for no state
+    while dfa.n_states:
+        nearer = np.minimum(left[:-1], left[dfa.next].min(axis=1) + 1)
+        if (nearer == left[:-1]).all():
+            break
+        left[:-1] = nearer
+    return [int(count) for count in left]
 
 
 def _plain_first(bytes_: list[int]) -> list[int]:
