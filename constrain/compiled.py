@@ -12,7 +12,7 @@ from constrain.automaton import Automaton, Limits
 from constrain.errors import BudgetError, GrammarError
 from constrain.grammar import Composed, Grammar, check
 from constrain.slices import engine_vocabulary
-from constrain.tables import Memory, MemoryDeniedError
+from constrain.tables import Memory, MemoryDeniedError, scratch
 from constrain.vocabulary import Vocabulary
 from constrain_kernels import engine, layout
 
@@ -112,6 +112,9 @@ class CompiledGrammar:
         try:
             if code == layout.BUILD:
                 self._automaton.build(self._tables.wanted_state)
+                return DONE
+            if code == layout.LINK:
+                scratch.link()
                 return DONE
             if code == layout.GROW:
                 return DONE if self._tables.grow() else NOTHING

@@ -16,6 +16,7 @@ import numpy.typing as npt
 
 from constrain.errors import BudgetError
 from constrain_kernels import building, engine, layout, literals
+from constrain_kernels.rows import build_row
 
 _WIDTHS = {
     layout.H_STATES: layout.S_WIDTH,
@@ -75,13 +76,17 @@ class Scratch:
         self._add(layout.X_ALSO, 2 * layout.ALSO_CAP + 1)
         self.address = int(self.header.ctypes.data)
 
+    def link(self) -> None:
+        """Write the address of the kernel that is called by it (the code LINK)."""
+        self.header[layout.X_BUILD_ROW] = build_row()
+
     def _add(self, slot: int, size: int) -> None:
         array = np.zeros(size, np.int64)  # pages are touched only when used
         self._keep.append(array)
         self.header[slot] = array.ctypes.data
 
 
-_scratch = Scratch()
+scratch = Scratch()
 
 
 class Recycler:
@@ -143,7 +148,7 @@ class Arena:
         for table, array in self.arrays.items():
             self.header[table] = array.ctypes.data
             self.header[layout.H_CAP + table] = _FIRST_CAPS.get(table, _FIRST_HASH)
-        self.header[layout.H_SCRATCH] = _scratch.address
+        self.header[layout.H_SCRATCH] = scratch.address
         self.views = {table: array.data.cast("B") for table, array in self.arrays.items()}
         self._first = self.header.copy()
 

@@ -48,7 +48,7 @@ def warm_up() -> None:
     Where nothing can be cached, kernels are compiled in each process, and this is where that happens.
     """
     helpers: list[subprocess.Popen[bytes]] = []
-    command = [sys.executable, "-c", "from constrain.warmup import _masks; _masks()"]
+    command = [sys.executable, "-c", "from constrain_kernels.rows import build_row; build_row()"]
 
     def call_help() -> None:
         helpers.append(subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL))
@@ -56,6 +56,7 @@ def warm_up() -> None:
     with progress("loading kernels"), announce_compilation(call_help):
         try:
             _tables()
+            _matchers()
             for helper in helpers:
                 helper.wait()  # whatever became of it: what is missing in the cache is compiled here
         finally:
@@ -66,12 +67,6 @@ def warm_up() -> None:
         _walk(json_schema(_OBJECT, property_order="any"), _TEXT)
 
 
-def _masks() -> None:
-    """The kernel that fills masks, which takes as long to compile as all others together."""
-    fill: Any = masks.fill
-    fill.compile((numba.int64,) * 3)
-
-
 def _tables() -> None:
     """The kernels that build tables and automata."""
     found = [regex_dfa("^[a-z]{2}(x|[^y])*$"), regex_dfa(r"\d+-\w")]
@@ -80,17 +75,27 @@ def _tables() -> None:
     compile(json_schema(_OBJECT), Vocabulary.from_bytes(_VOCABULARY, [_STOP])).matcher()
 
 
-def _walk(grammar: Grammar, text: bytes) -> None:
-    """The kernels that fill masks, read bytes and write logits."""
+def _matchers() -> None:
+    """The kernels that read bytes and fill masks, but for `build_row`, which takes as long as all others together."""
     vocabulary = Vocabulary.from_bytes(_VOCABULARY, [_STOP])
-    matcher, bitmask = compile(grammar, vocabulary).matcher(), allocate_bitmask(2, vocabulary)
-    for byte in text:
-        fill_bitmasks([matcher, None], bitmask)
+    matcher = compile(json_schema(_OBJECT), vocabulary).matcher()
+    for byte in _TEXT:
         matcher.accept_token(byte)
     matcher.fork().accept_token(_STOP)
     matcher.rollback(2)
     matcher.accept_bytes(matcher.forced_bytes())
     matcher.shortest_completion()
+    fill: Any = masks.fill
+    fill.compile((numba.int64,) * 3)
+
+
+def _walk(grammar: Grammar, text: bytes) -> None:
+    """Masks and logits: whatever else is needed."""
+    vocabulary = Vocabulary.from_bytes(_VOCABULARY, [_STOP])
+    matcher, bitmask = compile(grammar, vocabulary).matcher(), allocate_bitmask(2, vocabulary)
+    for byte in text:
+        fill_bitmasks([matcher, None], bitmask)
+        matcher.accept_token(byte)
     for dtype in ("float32", "float16"):
         apply_bitmask(np.zeros((2, vocabulary.width), dtype), bitmask)
 

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 import numba
+from numba import types
+from numba.core.ccallback import CFunc
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -34,12 +36,61 @@ def _sources() -> str:
     return digest.hexdigest()
 
 
+def _general(kind: Any) -> Any:
+    kind = types.unliteral(kind)
+    return types.int64 if isinstance(kind, types.Integer) and kind.bitwidth < 64 else kind
+
+
+def _compiled_once(dispatcher: Any) -> Any:
+    """Have calls from other kernels share one version: else numba compiles one for each literal and width of integers.
+
+    What a literal would have saved, LLVM finds again when it inlines the call.
+    """
+    find = dispatcher.get_call_template
+
+    def get_call_template(args: tuple[Any, ...], kws: dict[str, Any]) -> Any:
+        return find(tuple(map(_general, args)), {name: _general(kind) for name, kind in kws.items()})
+
+    dispatcher.get_call_template = get_call_template
+    return dispatcher
+
+
 def _stamped(dispatcher: Any) -> Any:
     """Tie the disk cache to all sources; by itself numba looks only at the file of the function."""
     index: Any = getattr(getattr(dispatcher, "_cache", None), "_cache_file", None)
     if hasattr(index, "_source_stamp"):
         index._source_stamp = _sources()
     return dispatcher
+
+
+def callback(function: Callable[[int, int], int]) -> Callable[[], int]:
+    """Compile a loop that others call by its address: not into each of them, which would all take as long to compile.
+
+    >>> @callback
+    ... def add(x, y):
+    ...     return x + y
+    >>> add() > 0  # the address, for `memory.invoke`
+    True
+    """
+
+    @cache
+    def address() -> int:
+        word = types.int64
+        compiled = CFunc(function, ((word, word), word), {}, {"nopython": True, **_FLAGS, "nogil": True})
+        if os.environ.get("CONSTRAIN_JIT_CACHE", "1") != "0":
+            try:
+                compiled.enable_caching()
+                _stamped(compiled)
+            except RuntimeError:
+                pass
+        compiled.compile()
+        _kept.append(compiled)
+        return int(compiled.address)
+
+    return address
+
+
+_kept: list[CFunc] = []  # code is freed with its object
 
 
 def kernel(function: F) -> F:
@@ -53,7 +104,7 @@ def kernel(function: F) -> F:
     """
     if os.environ.get("CONSTRAIN_JIT_CACHE", "1") != "0":
         try:
-            return _stamped(numba.njit(cache=True, **_FLAGS)(function))
+            return _compiled_once(_stamped(numba.njit(cache=True, **_FLAGS)(function)))
         except RuntimeError:  # numba: "cannot cache function: no locator available"
             pass
-    return numba.njit(**_FLAGS)(function)  # type: ignore[no-any-return]
+    return _compiled_once(numba.njit(**_FLAGS)(function))  # type: ignore[no-any-return]

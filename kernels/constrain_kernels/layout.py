@@ -32,6 +32,7 @@ GROW = -1  # a table is nearly full
 BUILD = -2  # state H_ARG must be built first
 OVERFLOW = -3  # more simultaneous items than the scratch holds
 STALE = -4  # the matcher's configurations are of an epoch that is over
+LINK = -5  # the address of a kernel (X_BUILD_ROW) must be written first
 CODES = -(1 << 40)  # added to a code where other negative numbers are results
 
 # --- states: int32 rows --------------------------------------------------------------------------------------------
@@ -181,9 +182,9 @@ ENTRY_BITS = 20  # an entry is a token id with 8 bits above: white space before 
 
 # --- process-wide scratch (int64 addresses and capacities) ---------------------------------------------------------
 X_WORK, X_RESULTS, X_STACK, X_CELLS, X_PAIRS, X_MASK, X_PAIR_LEN, X_STACK_LEN = range(8)
-X_LENGTH_EVENT, X_PATH, X_OWN, X_CLOSURE, X_ALSO, X_STAMP, X_KINDS, X_LOOPS = range(8, 16)
+X_LENGTH_EVENT, X_PATH, X_OWN, X_CLOSURE, X_ALSO, X_STAMP, X_KINDS, X_LOOPS, X_BUILD_ROW = range(8, 17)
 ALSO_CAP = 64
-X_SIZE = 16
+X_SIZE = 17
 WORK_CAP = 1 << 15  # worklist entries of one step
 STACK_CAP = 1 << 15
 PAIR_CAP = 1 << 19

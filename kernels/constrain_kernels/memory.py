@@ -66,6 +66,16 @@ def _clear(typingctx: Any, target: Any, size: Any) -> Any:
     return types.none(types.int64, types.int64), codegen
 
 
+@intrinsic
+def _invoke(typingctx: Any, function: Any, first: Any, second: Any) -> Any:
+    def codegen(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        word = ir.IntType(64)
+        kind = ir.FunctionType(word, [word, word])
+        return builder.call(builder.inttoptr(args[0], kind.as_pointer()), args[1:])
+
+    return types.int64(types.int64, types.int64, types.int64), codegen
+
+
 g8 = _loader(8, signed=False)
 g32 = _loader(32, signed=True)
 g64 = _loader(64, signed=True)
@@ -74,3 +84,4 @@ p32 = _storer(32)
 p64 = _storer(64)
 copy = _copy
 clear = _clear
+invoke = _invoke  # the function at an address, of two integers

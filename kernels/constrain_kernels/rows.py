@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from constrain_kernels.engine import expand, lookup, roomy, start_work, store
 from constrain_kernels.entries import add_pair, seed
-from constrain_kernels.jit import kernel
+from constrain_kernels.jit import callback, kernel
 from constrain_kernels.layout import (
     ALWAYS,
     BASE_BOUNDED,
@@ -35,6 +35,7 @@ from constrain_kernels.layout import (
     H_TRANS,
     H_VOCAB,
     IN_KEY,
+    LINK,
     MOST_GROUPS,
     NO_REGISTERS,
     OPEN_KEY,
@@ -59,6 +60,7 @@ from constrain_kernels.layout import (
     V_WORDS,
     WORK_CAP,
     X_ALSO,
+    X_BUILD_ROW,
     X_LENGTH_EVENT,
     X_OWN,
     X_PAIR_LEN,
@@ -68,7 +70,7 @@ from constrain_kernels.layout import (
 )
 from constrain_kernels.likeness import copy_row, find_like, remember_row
 from constrain_kernels.loops import left_out, plain_mask
-from constrain_kernels.memory import clear, g32, g64, p32, p64
+from constrain_kernels.memory import clear, g32, g64, invoke, p32, p64
 from constrain_kernels.seeds import seed_declared, seed_returns, seed_root
 from constrain_kernels.walk import WHOLE, dives, number_goes_on, run
 
@@ -280,7 +282,7 @@ def walk_item(h, config, state, below):
     return base if done == 1 else CODES + done
 
 
-@kernel
+@callback
 def build_row(h, config):
     """Compute the mask row of a configuration of one item: its data offset, or a code."""
     if not roomy(h):
@@ -322,7 +324,10 @@ def build_row(h, config):
 def find_row(h, item):
     """The mask row of an item, computed on first use: its data offset, or a code."""
     row = g32(g64(h, H_CONFIGS), item * G_WIDTH + G_ROW)
-    return build_row(h, item) if row == 0 else row
+    if row != 0:
+        return row
+    builder = g64(g64(h, H_SCRATCH), X_BUILD_ROW)
+    return invoke(builder, h, item) if builder != 0 else LINK
 
 
 @kernel
