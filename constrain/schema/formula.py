@@ -59,25 +59,21 @@ class Formulas:
         return args if op == ONE else ()
 
     def alternatives(self, formula: int, limit: int) -> list[int]:
-        """A formula as a list of which one must hold, its OR members multiplied out; if those are too many, only some
-        of those without NOT and ONE, as far as the limit allows."""
-        found = self._multiplied(formula, limit, False)
-        return self._multiplied(formula, limit, True) if len(found) > limit else found
-
-    def _multiplied(self, formula: int, limit: int, plain: bool) -> list[int]:
+        """A formula as a list of which one must hold, its OR members multiplied out; itself if those are too many."""
         found = [formula]
         place = 0
-        while place < len(found) and (plain or len(found) <= limit):
+        while place < len(found):
             members = self.conjuncts(found[place])
-            choices = (m for m in members if self._nodes[m][0] == OR and (not plain or self.grows(m)))
-            choice = next(choices, None)
-            if choice is None or (plain and len(found) + len(self._nodes[choice][1]) > limit + 1):
+            choice = next((m for m in members if self._nodes[m][0] == OR), None)
+            if choice is None:
                 place += 1
                 continue
             rest = [m for m in members if m != choice]
             ways = [self.and_([*rest, way]) for way in self._nodes[choice][1]]
             found[place : place + 1] = [way for way in ways if way != FALSE]
-        return list(dict.fromkeys(found)) if len(found) <= limit or plain else found
+            if len(found) > limit:
+                return [formula]
+        return list(dict.fromkeys(found))
 
     def _new(self, node: tuple[int, tuple[int, ...]], args: tuple[int, ...] | None) -> int:
         found = self._known.get(node)

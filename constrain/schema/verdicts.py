@@ -34,6 +34,7 @@ if TYPE_CHECKING:
     from constrain.schema.values import Values
 
 MAX_STAGES = 20_000
+MAX_WAYS = 60_000  # of all members of all stages
 MAX_QUESTIONS = 100_000
 MAX_VERDICTS = 600
 MAX_CLASSES = 200  # of one automaton
@@ -360,8 +361,8 @@ class Verdicts:
         found = self._ways.get(key)
         if found is None:
             found = self._ways[key] = self._after(stage, member, holding)
-            if len(self._ways) > 10 * MAX_STAGES:
-                raise BudgetError(f"the conditions of objects and arrays need over {MAX_STAGES} stages")
+            if len(self._ways) > MAX_WAYS:
+                raise BudgetError(f"the conditions of objects and arrays combine in over {MAX_WAYS} ways")
         return found
 
     def _after(self, stage: Stage, member: Any, holding: bool) -> list[Way]:
