@@ -65,9 +65,9 @@ def only(value: Any) -> Node:
 class Expander:
     """Formulas of the nodes of one schema."""
 
-    def __init__(self, formulas: Formulas, possible: Callable[[int], bool]) -> None:
+    def __init__(self, formulas: Formulas, impossible: Callable[[int], bool]) -> None:
         self.formulas = formulas
-        self.possible = possible
+        self.impossible = impossible
         self._expanded: dict[tuple[Node, int], int] = {}
         self._open: set[tuple[Node, int]] = set()
         self._canonical: dict[Any, Node] = {}
@@ -239,7 +239,7 @@ class Expander:
             return one.isdisjoint(other)
         asked = [node.properties[key] for node in (*a.nodes, *b.nodes) if key in node.properties]
         few = len(asked) > 1 and all(node.types in (STRING, NUMBER, INTEGER) for node in asked)
-        return few and not self.possible(self.all(asked))
+        return few and self.impossible(self.all(asked))
 
     def _value_words(self, tags: Tags, key: str) -> frozenset[Any] | None:
         """The only values that a key may have, if they are few scalars; the empty set if it may not be there."""

@@ -89,7 +89,7 @@ class Verdicts:
         self.values = values
         self.ordered = ordered
         self.formulas = Formulas()
-        self.expander = Expander(self.formulas, self.possible)
+        self.expander = Expander(self.formulas, self.impossible)
         self._kinds: dict[tuple[int, int], int] = {}
         self._automata: dict[tuple[int, Run], Dfa] = {}
         self._families: dict[tuple[Any, ...], Family] = {}
@@ -476,7 +476,7 @@ class Verdicts:
                 implied = left == alive and samples.is_simple(node)
                 narrowed = literals if implied else (*literals, (fact, decided))
                 asks = not samples.exact and len(held) + 1 >= ASK_FROM
-                if asks and not self.possible(self._value_of(narrowed, samples)):
+                if asks and self.impossible(self._value_of(narrowed, samples)):
                     continue
                 stack.append((self._decide(here, {fact: decided}), narrowed, left, (*held, fact) if decided else held))
         return found
@@ -656,6 +656,17 @@ class Verdicts:
     def possible(self, formula: int) -> bool:
         """Whether some value makes a formula over ("V", node) true."""
         return formula == TRUE or (formula != FALSE and self._ask(("value", formula)))
+
+    def impossible(self, formula: int) -> bool:
+        """Whether it is certain that no value makes a formula true: not only for as long as something is being asked.
+
+        What is built from such an answer is kept, and asked about again.
+        """
+        before, self._lowest = self._lowest, 1 << 30
+        found = self.possible(formula)
+        certain = self._lowest == 1 << 30
+        self._lowest = before  # nothing hangs on an answer that is not used
+        return certain and not found
 
     def completes(self, stage: Stage) -> bool:
         """Whether a container can be completed with some verdict."""
