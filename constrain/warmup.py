@@ -41,7 +41,7 @@ _STOP = 259
 
 
 def warm_up() -> None:
-    """Make every kernel ready: at once where all are in numba's disk cache, else in about half a minute on two cores.
+    """Make every kernel ready: at once where all are in numba's disk cache, else in about a minute on two cores.
 
         warm_up()  # "compiling kernels, first run only" appears on stderr, once per version and machine
 
