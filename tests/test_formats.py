@@ -132,11 +132,15 @@ def quarter(text: str) -> bool:
     return match is None or int(match[1]) % 15 == 0
 
 
+def without_a_labels(text: str) -> bool:
+    return not re.search(r"(?i)(^|\.)xn--", text.rpartition("@")[2])
+
+
 WRITTEN: dict[str, Callable[[str], bool]] = {  # what is valid and left out, by the documented rules
     "time": quarter,
     "date-time": quarter,
-    "hostname": lambda text: "xn--" not in text.lower(),
-    "email": lambda text: "xn--" not in text.lower(),
+    "hostname": without_a_labels,
+    "email": without_a_labels,
 }
 ALPHABETS = {
     "date": "0123456789-/T",
