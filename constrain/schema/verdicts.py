@@ -33,7 +33,6 @@ from constrain.schema.unique import array_possible
 if TYPE_CHECKING:
     from constrain.schema.values import Values
 
-MAX_STAGES = 20_000
 MAX_WAYS = 60_000  # of all members of all stages
 MAX_QUESTIONS = 100_000
 MAX_VERDICTS = 600

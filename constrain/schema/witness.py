@@ -13,10 +13,11 @@ from constrain.schema.document import ARRAY, NULL, NUMBER, OBJECT, STRING
 from constrain.schema.expand import KINDS, NO, YES
 from constrain.schema.formula import FALSE, TRUE
 from constrain.schema.values import Alternative, lengths
-from constrain.schema.verdicts import MAX_STAGES, Stage, Verdicts, Way
+from constrain.schema.verdicts import Stage, Verdicts, Way
 
 SIMPLEST = {NULL: b"null", NO: b"false", YES: b"true", STRING: b'""', NUMBER: b"0", ARRAY: b"[]", OBJECT: b"{}"}
 CANDIDATES = 200  # keys of a kind that are tried
+MAX_QUEUE = 2_000  # stages that wait to be looked at
 Path = list[tuple[Any, Way]]
 
 
@@ -89,7 +90,7 @@ def path(verdicts: Verdicts, start: Stage, holding: bool) -> Path | None:
                 if way.stage not in before and verdicts.possible(way.value) and verdicts.completes(way.stage):
                     before[way.stage] = stage, which, way
                     queue.append(way.stage)
-        if len(queue) > MAX_STAGES // 10:
+        if len(queue) > MAX_QUEUE:
             return None
     return None
 
