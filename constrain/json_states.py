@@ -4,29 +4,41 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from constrain.core import DONE, Core, array_states, core
+from constrain.core import DONE, AnyValue, Core, array_states, core
 from constrain.counted import Counted
 from constrain.dfa import Dfa, from_classes
 from constrain.distinct import DistinctArray, last_events
 from constrain.errors import BudgetError, UnsatisfiableError
 from constrain.grammar import JsonSchema
 from constrain.schema import witness
-from constrain.schema.document import ARRAY, BOOLEAN, FRACTION, INTEGER, NULL, NUMBER, OBJECT, STRING, Node
+from constrain.schema.document import (
+    ARRAY,
+    BOOLEAN,
+    EVERY,
+    FRACTION,
+    INTEGER,
+    NULL,
+    NUMBER,
+    OBJECT,
+    STRING,
+    Node,
+    is_bare,
+)
 from constrain.schema.domains import Domain
 from constrain.schema.expand import KINDS, NO, OWN, YES, only
 from constrain.schema.formula import TRUE
 from constrain.schema.json_values import spell_scalar
 from constrain.schema.keys import KeySpace
 from constrain.schema.unique import domains, refuse, watch
-from constrain.schema.values import Alternative, ArrayShape, Conjunction, Values, lengths, unbounded
-from constrain.schema.verdicts import Run, Stage, Way
+from constrain.schema.values import Alternative, ArrayShape, Conjunction, Values, lengths
+from constrain.schema.verdicts import Run, Stage, Verdicts, Way
 from constrain.tables import Tables
 from constrain_kernels import layout
 
@@ -44,8 +56,8 @@ class JsonStates:
         self.free = self.core.flexible if grammar.whitespace == "flexible" else self.core.compact
         self.order = layout.ORDERED if grammar.property_order == "schema" else layout.ANY_ORDER
         self.values = Values(grammar.integers == "any", grammar.property_order == "schema")
-        self.verdicts = self.values.verdicts
         self.known: dict[Conjunction, int] = {(): self.free.any}
+        self._of_types = _of_types(self.free, grammar.integers == "plain")
         self.pending: dict[int, Callable[[int], None]] = {}
         self._runs: dict[Run, int] = {}
         self._stages: dict[tuple[Stage, bool], int] = {}
@@ -58,11 +70,16 @@ class JsonStates:
         self._counted: dict[Counted, int] = {}
         self._lengths: dict[tuple[int, int | None], int] = {}
 
+    @property
+    def verdicts(self) -> Verdicts:
+        return self.values.verdicts
+
     def root(self, node: Node) -> int:
         """The value state of the whole schema; UnsatisfiableError if nothing is valid."""
         try:
             size = node.size + (self.values.survey(node) if node.entangled else 0)
-            watch(self.verdicts, node.watched)
+            if node.watched:
+                watch(self.verdicts, node.watched)
             if not self.values.live((node,)):
                 raise UnsatisfiableError("", "no JSON value is valid under this schema")
             start = self.state((node,))
@@ -85,32 +102,13 @@ class JsonStates:
         """The value state of a conjunction that some value fits; its transitions come later."""
         found = self.known.get(conjunction)
         if found is None:
-            found = self._shared(conjunction[0]) if len(conjunction) == 1 else 0
-            if found == 0:
+            if len(conjunction) == 1 and is_bare(conjunction[0]):
+                found = self._of_types.get(conjunction[0].types)
+            if found is None:
                 found = self.tables.reserved()
                 self.pending[found] = partial(self._define_value, conjunction)
             self.known[conjunction] = found
         return found
-
-    def _shared(self, node: Node) -> int:
-        """The state that all grammars share for a schema of a type alone; 0 if this is none."""
-        if node.all_of or node.any_of or node.enum is not None or self.values.is_judged((node,)):
-            return 0
-        c = self.core
-        types = node.types
-        if types == STRING:
-            return (
-                0
-                if node.pattern is not None or node.format is not None or node.min_length or node.max_length is not None
-                else c.string
-            )
-        if types & NUMBER and types & ~NUMBER == 0:
-            if not unbounded(node) or self.values.dot_zero:
-                return 0
-            return c.number if types & FRACTION else c.integer
-        if types == BOOLEAN:
-            return c.boolean
-        return c.null if types == NULL else 0
 
     def define(self, state: int) -> None:
         """Give a pending state its transitions."""
@@ -528,6 +526,15 @@ class JsonStates:
             inside = quoted_states(self.tables, dfa)
             self._dfas[dfa] = self.tables.state([(QUOTE, inside, 0)])
         return self._dfas[dfa]
+
+
+@cache
+def _of_types(free: AnyValue, plain: bool) -> dict[int, int]:
+    """The states that all grammars share for schemas of types alone; plain: `1.0` is no integer."""
+    c = core()
+    found = {NULL: c.null, BOOLEAN: c.boolean, NUMBER: c.number, STRING: c.string}
+    found |= {ARRAY: free.array, OBJECT: free.object, EVERY: free.any}
+    return found | {INTEGER: c.integer} if plain else found
 
 
 def dfa_states(tables: Tables, dfa: Dfa) -> int:
