@@ -34,6 +34,7 @@ from constrain.schema.document import (
 from constrain.schema.domains import Domain
 from constrain.schema.expand import KINDS, NO, OWN, YES, only
 from constrain.schema.formula import TRUE
+from constrain.schema.joint import joint_keys
 from constrain.schema.json_values import spell_scalar
 from constrain.schema.keys import KeySpace
 from constrain.schema.unique import domains, refuse, watch
@@ -121,9 +122,13 @@ class JsonStates:
             return
         parts: list[int] = []
         literals: set[bytes] = set()
-        for alternative in self.values.alternatives(conjunction):
+        alternatives = self.values.alternatives(conjunction)
+        joint = joint_keys(self.values, alternatives)
+        if joint:
+            parts += self._joint(conjunction, joint)
+        for alternative in alternatives:
             if alternative.enum is None:
-                parts += self._typed(alternative)
+                parts += self._typed(alternative._replace(types=alternative.types & ~OBJECT) if joint else alternative)
                 continue
             for value in alternative.enum:
                 if isinstance(value, (dict, list)):
@@ -287,6 +292,11 @@ class JsonStates:
         if kept not in self._keys:
             self._keys[kept] = quoted_states(self.tables, kept, layout.EV_EXTRA, layout.IN_KEY, forced=True)
         return self._keys[kept]
+
+    def _joint(self, conjunction: Conjunction, names: tuple[str, ...]) -> list[int]:
+        """The value state of all objects of a union, read as one with some keys (see `schema.joint`)."""
+        verdicts = self.verdicts.of_kind(self.verdicts.run(conjunction), OBJECT)
+        return [self._object_stage(self.verdicts.object(verdicts, names), 0)]
 
     def _constant(self, value: Any) -> list[int]:
         """The states of an enumerated object or array."""
