@@ -69,9 +69,9 @@ class Scratch:
         self._add(layout.X_CELLS, layout.CELL_CAP // 2)
         self._add(layout.X_PAIRS, layout.PAIR_CAP)
         self._add(layout.X_MASK, 1 << 13)
-        self._add(layout.X_PATH, 2 * layout.PATH_CAP)
+        self._add(layout.X_PATH, layout.PATH_CAP)
         self._add(layout.X_KINDS, 128)
-        self._add(layout.X_LOOPS, 2 * layout.WORK_CAP)
+        self._add(layout.X_LOOPS, 3 * layout.WORK_CAP)
         self._add(layout.X_CLOSURE, 3 * layout.WORK_CAP + 8)
         self._add(layout.X_ALSO, 2 * layout.ALSO_CAP + 1)
         self.address = int(self.header.ctypes.data)
@@ -282,9 +282,9 @@ class Tables:
         """The state that the code BUILD asked for."""
         return self._fields[layout.H_ARG]
 
-    def asked(self) -> int:
+    def asked(self, slot: int = layout.H_NEED) -> int:
         """How many rows beyond the usual room the code GROW asked for; read once."""
-        asked, self._fields[layout.H_NEED] = self._fields[layout.H_NEED], 0
+        asked, self._fields[slot] = self._fields[slot], 0
         return asked
 
     def snapshot(self) -> Snapshot:
@@ -363,14 +363,14 @@ class Tables:
         self._strict = strict
         grown = False
         self.grew = total.now()
-        asked = self.asked()
-        slack = {layout.H_DATA: 4096 + asked, layout.H_NODES: 256 + asked, layout.H_CONFIGS: 256 + asked}  # as `roomy`
+        asked, results = self.asked(), self.asked(layout.H_RESULTS)
+        slack = {layout.H_DATA: 4096 + asked + results, layout.H_NODES: 256, layout.H_CONFIGS: 256 + results}  # `roomy`
         for table, size in slack.items():
             if self.length(table) + size > self._fields[layout.H_CAP + table]:
                 self.reserve(table, max(size, self.length(table)))
                 grown = True
         cap = self._fields[layout.H_CAP + layout.H_HASH]
-        while 2 * (self.length(layout.H_HASH) + asked) + 512 > cap:
+        while 2 * (self.length(layout.H_HASH) + results) + 512 > cap:
             cap *= 2
             grown = True
         if cap != self._fields[layout.H_CAP + layout.H_HASH]:

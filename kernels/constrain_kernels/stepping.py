@@ -11,7 +11,7 @@ from constrain_kernels.layout import (
     H_CONFIGS,
     H_DATA,
     H_EPOCH,
-    H_NEED,
+    H_RESULTS,
     H_VOCAB,
     L_WIDTH,
     M_CELLS_LEN,
@@ -67,7 +67,7 @@ def filter_targets(h, m, offset):
     config = 0
     count = 0
     if not fits_results(h, g32(data, offset)):
-        p64(h, H_NEED, 4 * g32(data, offset))
+        p64(h, H_RESULTS, 4 * g32(data, offset))
         return GROW
     for i in range(g32(data, offset)):
         if count + 1 >= g64(m, M_REGS_CAP):
