@@ -34,7 +34,7 @@ from constrain.schema.document import (
 from constrain.schema.domains import Domain
 from constrain.schema.expand import KINDS, NO, OWN, YES, only
 from constrain.schema.formula import TRUE
-from constrain.schema.joint import joint_keys
+from constrain.schema.joint import LEAST, joint_keys
 from constrain.schema.json_values import spell_scalar
 from constrain.schema.keys import KeySpace
 from constrain.schema.unique import domains, refuse, watch
@@ -123,7 +123,7 @@ class JsonStates:
         parts: list[int] = []
         literals: set[bytes] = set()
         alternatives = self.values.alternatives(conjunction)
-        joint = joint_keys(self.values, alternatives)
+        joint = joint_keys(self.values, alternatives) if len(alternatives) >= LEAST else ()
         if joint:
             parts += self._joint(conjunction, joint)
         for alternative in alternatives:

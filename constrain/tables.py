@@ -118,12 +118,12 @@ class Recycler:
 
     def take_arena(self, snapshot: Snapshot) -> Arena:
         """An arena that holds a snapshot and nothing else."""
-        with suppress(IndexError):
+        try:
             arena = self._arenas.pop()
-            self._held -= Arena.SIZE
-            if arena.snapshot is snapshot:
-                return arena
-        return Arena(snapshot)
+        except IndexError:  # asking first would race with other threads
+            return Arena(snapshot)
+        self._held -= Arena.SIZE
+        return arena if arena.snapshot is snapshot else Arena(snapshot)
 
     def give_arena(self, arena: Arena, arrays: dict[int, npt.NDArray[Any]]) -> None:
         """Take back an arena, and the arrays that took the place of its own as they grew."""

@@ -12,7 +12,7 @@ import numpy as np
 
 from constrain_kernels.jit import kernel
 from constrain_kernels.layout import H_SCRATCH, H_TRANS, T_BYTE, WORK_CAP, X_KINDS, X_LOOPS, X_STAMP
-from constrain_kernels.loops import next_phase
+from constrain_kernels.loops import main_way, next_phase
 from constrain_kernels.memory import g32, g64, p64
 
 ASCII_KINDS = 39  # letters and digits in six kinds, then each other printable character
@@ -129,23 +129,6 @@ def way_on(h, cmap, start, wide, far, op):
     p64(way, 1, found)
     p64(way, 2, to)
     return way
-
-
-@kernel
-def main_way(trans, cmap, here, far, op):
-    """The operation that most printable ASCII characters have at a state, without an event; its own if none has one.
-
-    The majority vote of Boyer and Moore: where there is no majority, any of them.
-    """
-    found, votes = op, 0
-    for byte in range(32, 127):
-        at = here + 2 * g32(cmap, byte)
-        to = g32(trans, at)
-        if to > 0 and (far or g32(trans, at + 1) == 0):
-            if votes == 0:
-                found = to
-            votes += 1 if to == found else -1
-    return found
 
 
 @kernel
