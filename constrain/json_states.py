@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -27,7 +26,7 @@ from constrain.schema.keys import KeySpace
 from constrain.schema.unique import domains, refuse, watch
 from constrain.schema.values import Alternative, ArrayShape, Conjunction, Values, lengths, unbounded
 from constrain.schema.verdicts import Run, Stage, Way
-from constrain.tables import Tables
+from constrain.tables import Tables, Unbuilt
 from constrain_kernels import layout
 
 QUOTE = 0x22
@@ -46,7 +45,7 @@ class JsonStates:
         self.values = Values(grammar.integers == "any", grammar.property_order == "schema")
         self.verdicts = self.values.verdicts
         self.known: dict[Conjunction, int] = {(): self.free.any}
-        self.pending: dict[int, Callable[[int], None]] = {}
+        self.pending: dict[int, Unbuilt] = {}
         self._runs: dict[Run, int] = {}
         self._stages: dict[tuple[Stage, bool], int] = {}
         self._shutting = False  # whether what is built closes as an item among items that differ
@@ -88,7 +87,7 @@ class JsonStates:
             found = self._shared(conjunction[0]) if len(conjunction) == 1 else 0
             if found == 0:
                 found = self.tables.reserved()
-                self.pending[found] = partial(self._define_value, conjunction)
+                self.pending[found] = JsonStates._define_value, (conjunction,)
             self.known[conjunction] = found
         return found
 
@@ -114,7 +113,8 @@ class JsonStates:
 
     def define(self, state: int) -> None:
         """Give a pending state its transitions."""
-        self.pending[state](state)
+        make, args = self.pending[state]
+        make(self, *args, state)
         del self.pending[state]
 
     def _define_value(self, conjunction: Conjunction, state: int) -> None:
@@ -305,7 +305,7 @@ class JsonStates:
                 return self.state(nodes)
         if run not in self._runs:
             found = self._runs[run] = self.tables.reserved()
-            self.pending[found] = partial(self._define_run, run)
+            self.pending[found] = JsonStates._define_run, (run,)
         return self._runs[run]
 
     def _conjunction(self, formula: int) -> Conjunction | None:
@@ -394,13 +394,13 @@ class JsonStates:
         key = (stage, self._shutting)
         if key not in self._stages:
             found = self._stages[key] = self.tables.reserved()
-            build = self._object_stage if stage.family is not None else self._array_stage
-            self.pending[found] = partial(self._define_stage, build, *key)
+            self.pending[found] = JsonStates._define_stage, key
         return self._stages[key]
 
-    def _define_stage(self, build: Callable[[Stage, int], int], stage: Stage, shutting: bool, state: int) -> None:
+    def _define_stage(self, stage: Stage, shutting: bool, state: int) -> None:
         first = self.tables.length(layout.H_EVENTS)
         self._shutting = shutting
+        build = self._object_stage if stage.family is not None else self._array_stage
         build(stage, state)
         self._shutting = False
         if shutting:

@@ -375,6 +375,28 @@ def test_dropped_grammars_are_freed() -> None:
     assert gone() is None
 
 
+def test_dropped_grammars_are_freed_at_once() -> None:
+    """Their tables do not wait for the garbage collector: a server compiles thousands between two of its runs."""
+    import weakref
+
+    tool = {"name": "find", "parameters": SCHEMA}
+    grammars = [constrain.json_schema(SCHEMA), *(constrain.tools([tool], name) for name in ("hermes", "harmony"))]
+    gc.collect()
+    gc.disable()
+    try:
+        for grammar in grammars:
+            made = constrain.compile(grammar, vocabulary())
+            gone = weakref.ref(made._tables)
+            made.matcher().accept_bytes(b'{"')
+            del made
+            assert gone() is None, grammar
+        root = weakref.ref(grammars[1].grammar)
+        del grammar, grammars
+        assert root() is None
+    finally:
+        gc.enable()
+
+
 def test_limits_that_nothing_fits() -> None:
     schema = {"enum": [f"{index:05}" for index in range(3000)]}
     with pytest.raises(BudgetError, match="limit"):
