@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -40,7 +40,7 @@ from constrain.schema.keys import KeySpace
 from constrain.schema.unique import domains, refuse, watch
 from constrain.schema.values import Alternative, ArrayShape, Conjunction, Values, lengths
 from constrain.schema.verdicts import Run, Stage, Verdicts, Way
-from constrain.tables import Tables
+from constrain.tables import Tables, Unbuilt
 from constrain_kernels import layout
 
 QUOTE = 0x22
@@ -59,7 +59,7 @@ class JsonStates:
         self.values = Values(grammar.integers == "any", grammar.property_order == "schema")
         self.known: dict[Conjunction, int] = {(): self.free.any}
         self._of_types = _of_types(self.free, grammar.integers == "plain")
-        self.pending: dict[int, Callable[[JsonStates, int], Any]] = {}  # unbound: no circles, memory is freed at once
+        self.pending: dict[int, Unbuilt] = {}
         self._runs: dict[Run, int] = {}
         self._stages: dict[tuple[Stage, bool], int] = {}
         self._shutting = False  # whether what is built closes as an item among items that differ
@@ -107,18 +107,19 @@ class JsonStates:
                 found = self._of_types.get(conjunction[0].types)
             if found is None:
                 found = self.tables.reserved()
-                self.pending[found] = partial(JsonStates._define_value, conjunction=conjunction)
+                self.pending[found] = JsonStates._define_value, (conjunction,)
             self.known[conjunction] = found
         return found
 
     def define(self, state: int) -> None:
         """Give a pending state its transitions."""
-        self.pending[state](self, state)
+        make, args = self.pending[state]
+        make(self, *args, state)
         del self.pending[state]
 
-    def _define_value(self, state: int, conjunction: Conjunction) -> None:
+    def _define_value(self, conjunction: Conjunction, state: int) -> None:
         if self.values.is_judged(conjunction):
-            self._define_run(state, self.verdicts.run(conjunction))
+            self._define_run(self.verdicts.run(conjunction), state)
             return
         parts: list[int] = []
         literals: set[bytes] = set()
@@ -313,7 +314,7 @@ class JsonStates:
                 return self.state(nodes)
         if run not in self._runs:
             found = self._runs[run] = self.tables.reserved()
-            self.pending[found] = partial(JsonStates._define_run, run=run)
+            self.pending[found] = JsonStates._define_run, (run,)
         return self._runs[run]
 
     def _conjunction(self, formula: int) -> Conjunction | None:
@@ -322,7 +323,7 @@ class JsonStates:
         facts = f.conjuncts(formula)
         return tuple([f.what(fact)[1] for fact in facts]) if all(map(f.is_fact, facts)) else None
 
-    def _define_run(self, state: int, run: Run) -> None:
+    def _define_run(self, run: Run, state: int) -> None:
         parts: list[int] = []
         for kind in KINDS:
             verdicts = self.verdicts.of_kind(run, kind)
@@ -402,16 +403,14 @@ class JsonStates:
         key = (stage, self._shutting)
         if key not in self._stages:
             found = self._stages[key] = self.tables.reserved()
-            self.pending[found] = partial(JsonStates._define_stage, stage=stage, shutting=self._shutting)
+            self.pending[found] = JsonStates._define_stage, key
         return self._stages[key]
 
-    def _define_stage(self, state: int, *, stage: Stage, shutting: bool) -> None:
+    def _define_stage(self, stage: Stage, shutting: bool, state: int) -> None:
         first = self.tables.length(layout.H_EVENTS)
         self._shutting = shutting
-        if stage.family is not None:
-            self._object_stage(stage, state)
-        else:
-            self._array_stage(stage, state)
+        build = self._object_stage if stage.family is not None else self._array_stage
+        build(stage, state)
         self._shutting = False
         if shutting:
             self._shut(first)

@@ -7,7 +7,7 @@ import struct
 import threading
 import weakref
 from array import array as c_array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -50,6 +50,8 @@ _EVENT = struct.Struct(f"{layout.E_WIDTH}i")
 Transition = tuple[int, int, int]  # symbol, operation, event
 Memory = dict[int, npt.NDArray[Any]]  # table -> array
 Snapshot = Sequence[tuple[int, int, bytes]]  # what the program tables hold: table, rows, their bytes
+# What builds a state, and its arguments before the state; unbound, so that a grammar is freed when it is dropped.
+Unbuilt = tuple[Callable[..., None], tuple[Any, ...]]
 Described = tuple[int, Sequence[Transition], Sequence[int]]  # flags, transitions in order, calls: state, return, ...
 
 
@@ -473,6 +475,10 @@ class Tables:
         pairs[:, :, 0] = operations
         if events is not None:
             pairs[:, :, 1] = events
+        return self.put_pairs(pairs)
+
+    def put_pairs(self, pairs: npt.NDArray[Any]) -> int:
+        """Append dense transitions with their events, int32[states, classes, 2]; returns where they start."""
         return self._append(layout.H_TRANS, pairs.ravel())
 
     def block(
