@@ -32,8 +32,6 @@ def forced_tokens(matcher: Matcher, limit: int) -> list[int]:
     speller = matcher.compiled.vocabulary.speller
     if speller is None:
         return _without_alternative(matcher, limit)
-    if matcher.has_choice():  # as in any free text: this is asked before every pass of a model
-        return []
     found: list[int] = []
     here = matcher
     while len(found) < limit:

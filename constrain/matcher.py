@@ -247,6 +247,8 @@ class Matcher:
         (`Vocabulary.from_bytes`), only tokens without an alternative are forced. A text that must end is ended by the
         stop token, of several by the one that the tokenizer writes.
         """
+        if self.compiled.vocabulary.speller is not None and self.has_choice():
+            return []  # as in any free text, before every pass of a model: the import alone would take longer
         from constrain.jump import forced_tokens
 
         return forced_tokens(self, limit)

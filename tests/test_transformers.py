@@ -396,7 +396,7 @@ class TestScores:
             scores = torch.randn(3, width)
             plain, quick = scores.clone(), scores.clone()
             adaptor._apply_anywhere(plain, bits, torch.tensor([0, 2]))
-            adaptor._apply_here(quick, bits.numpy(), [0, 2])
+            adaptor._apply_here(quick, bits.numpy(), [0, 2], *adaptor._KINDS[quick.dtype])
             assert torch.equal(plain, quick)
             assert torch.equal(plain[1], scores[1])
 

@@ -26,11 +26,11 @@ from constrain.stats import Statistics
 from constrain.vocabulary import Vocabulary
 from constrain_kernels.apply import NEGATIVE_INFINITY, mask_rows
 
-# Logits with a kernel: the integers that numpy sees in them, and which of these is -inf
-_KINDS: dict[torch.dtype, tuple[Any, int]] = {
-    torch.float32: (np.dtype(np.int32), NEGATIVE_INFINITY["float32"]),
-    torch.float16: (np.dtype(np.int16), NEGATIVE_INFINITY["float16"]),
-    torch.bfloat16: (np.dtype(np.int16), NEGATIVE_INFINITY["bfloat16"]),
+# Logits with a kernel: the integers that numpy sees in them, which of these is -inf, whether numpy knows the type
+_KINDS: dict[torch.dtype, tuple[Any, int, bool]] = {
+    torch.float32: (np.dtype(np.int32), NEGATIVE_INFINITY["float32"], True),
+    torch.float16: (np.dtype(np.int16), NEGATIVE_INFINITY["float16"], True),
+    torch.bfloat16: (np.dtype(np.int16), NEGATIVE_INFINITY["bfloat16"], False),
 }
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
 
@@ -110,8 +110,9 @@ class LogitsProcessor(transformers.LogitsProcessor):  # type: ignore[misc]
                 self._bitmask[i] = self._stops
             elif self.max_new_tokens is not None:
                 self._narrow(rows[i], self._bitmask[i].view(np.uint32), scores[i])
-        if masked.is_cpu and masked.dtype in _KINDS:
-            _apply_here(masked, self._bitmask, constrained)
+        kind = _KINDS.get(masked.dtype) if masked.is_cpu else None
+        if kind is not None:
+            _apply_here(masked, self._bitmask, constrained, *kind)
         else:
             _apply_there(masked, self._host[: len(rows)], self._numbers(constrained, masked))
         if self._measures:
@@ -259,16 +260,16 @@ def _copy(scores: torch.Tensor) -> torch.Tensor:
     return copy.detach() if copy.requires_grad else copy
 
 
-def _apply_here(scores: torch.Tensor, bitmask: npt.NDArray[np.int32], rows: list[int]) -> None:
+def _apply_here(
+    scores: torch.Tensor, bitmask: npt.NDArray[np.int32], rows: list[int], kind: Any, low: int, known: bool
+) -> None:
     """Write -inf into the rows named of contiguous scores on the host, of a type with a kernel.
 
     Between two passes of a model the caches are cold, and every library call costs 10 to 30 us: so these are few.
     """
-    kind, low = _KINDS[scores.dtype]
-    logits = scores.view(torch.int16) if scores.dtype is torch.bfloat16 else scores  # which numpy does not know
-    width = scores.shape[1]
-    flat: npt.NDArray[Any] = np.frombuffer(logits.numpy(), kind)
-    mask_rows(flat, width, width, bitmask, np.array(rows), low)
+    logits = scores.numpy() if known else scores.view(torch.int16).numpy()
+    width = logits.shape[1]
+    mask_rows(np.frombuffer(logits, kind), width, width, bitmask, np.array(rows), low)
 
 
 def _apply_there(scores: torch.Tensor, bitmask: torch.Tensor, rows: torch.Tensor) -> None:
