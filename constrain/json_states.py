@@ -33,6 +33,7 @@ from constrain_kernels import layout
 QUOTE = 0x22
 MAX_ITEMS = 64
 MANY_FACTS = 24
+MANY_MEMBERS = 100  # members of an object times facts that hang on them, from which on their values are built later
 
 
 class JsonStates:
@@ -445,22 +446,58 @@ class JsonStates:
         extras: list[tuple[int, int]] = []
         keys: list[tuple[int, int, int, int]] = []
         live: list[int] = []
-        for member in v.members(stage):
-            ways = v.ways(stage, member)
-            if not ways:
-                continue
-            child = (self.run(tuple([way.value for way in ways])), self._returns(ways))
+        later: list[Any] = []  # members whose values are built when they are entered
+        members = v.members(stage)
+        lazy = len(members) * len(v.facts(stage.verdicts)) > MANY_MEMBERS
+        for member in members:
+            if lazy and v.touched(stage, member):
+                if not v.admits(stage, member):
+                    continue
+                later.append(member)
+                child = (-len(later), DONE)
+            else:
+                ways = v.ways(stage, member)
+                if not ways:
+                    continue
+                child = (self.run(tuple([way.value for way in ways])), self._returns(ways))
             if isinstance(member, int):
                 keys.append((len(space.spelled[space.names[member]]), *child, member))
             else:
                 live.append(space.kinds.index(member))
                 extras.append(child)
         keys.sort(key=lambda key: key[3])
-        spec = self._stage_spec(stage, state, space, keys, extras, live)
+        at = self.tables.reserved() if later and state else state
+        spec = self._stage_spec(stage, at, space, keys, extras, live)
         first = self.tables.length(layout.H_STATES)
         built = self.tables.add_object(*spec)
         self._built.append((first, self.tables.length(layout.H_STATES), stage))
+        if later:
+            self._postpone(first if at else first + 1, [*extras, *(key[1:3] for key in keys)], stage, later)
+        if at != state:
+            self.tables.copy_state(at, at=state)  # only now can anybody come to the values
+            return state
         return built
+
+    def _postpone(self, first: int, values: list[tuple[int, int]], stage: Stage, later: list[Any]) -> None:
+        """Make the states of some values pending; first: the state of the first of all values.
+
+        See `constrain_kernels.building.add_returns`: two states for each value that is not as one of 64 before it.
+        """
+        for i, value in enumerate(values):
+            if value in values[max(0, i - 64) : i]:
+                continue
+            if value[0] < 0:
+                self.tables.unbuild(first)
+                self.pending[first] = partial(self._define_member, stage, later[-value[0] - 1], self._shutting)
+            first += 2
+
+    def _define_member(self, stage: Stage, member: Any, shutting: bool, state: int) -> None:
+        """The value of a member, and where it returns to."""
+        ways = self.verdicts.ways(stage, member)
+        self._shutting = shutting
+        call = self.run(tuple([way.value for way in ways])), self._returns(ways)
+        self._shutting = False
+        self.tables.state(calls=[call], flags=self.free.space, at=state)
 
     def wanted(self, state: int, begins: bool, missing: Callable[[int], bool]) -> Iterator[bytes]:
         """Texts of a member that brings a container under several verdicts sooner to its end.

@@ -100,11 +100,17 @@ class Formulas:
     def _join(self, op: int, formulas: Iterable[int], neutral: int) -> int:
         """AND or OR: flat, each member once, and a single fact assumed wherever else it stands."""
         found: dict[int, None] = {}
+        nodes = self._nodes
         for formula in formulas:
-            if formula == TRUE - neutral:
-                return formula
-            kind, args = self._nodes[formula]
-            found.update(dict.fromkeys(args) if kind == op else {formula: None} if formula != neutral else {})
+            if formula <= TRUE:
+                if formula != neutral:
+                    return formula
+                continue
+            kind, args = nodes[formula]
+            if kind == op:
+                found.update(dict.fromkeys(args))
+            else:
+                found[formula] = None
         if len(found) < 2:
             return next(iter(found), neutral)
         assumed: dict[int, int] = {}
@@ -118,7 +124,11 @@ class Formulas:
                 if self.is_fact(args[0]):
                     assumed[args[0]] = TRUE - neutral
         if assumed and len(assumed) < len(found):
-            members = [f if self._is_literal(f) else self.replace(f, assumed) for f in found]
+            touched = frozenset(assumed)
+            support = self._support
+            members = [
+                f if touched.isdisjoint(support[f]) or self._is_literal(f) else self.replace(f, assumed) for f in found
+            ]
             if members != list(found):
                 return self._join(op, members, neutral)
         members = sorted(found)
@@ -156,6 +166,10 @@ class Formulas:
         members = tuple(sorted(rest))
         return self._new((ONE, members), members)
 
+    def given(self, formula: int, decided: frozenset[int], true: frozenset[int], memo: dict[int, int]) -> int:
+        """The formula where of some decided facts just those of `true` hold; memo: what was found of others."""
+        return self.rewrite(formula, lambda fact: int(fact in true), decided, memo)
+
     def replace(self, formula: int, by: Mapping[int, int]) -> int:
         """The formula with formulas put in the place of some of its facts."""
         return self.rewrite(formula, lambda fact: by.get(fact, fact), by.keys())
@@ -182,8 +196,47 @@ class Formulas:
                 elif op == NOT:
                     found = self.not_(walk(args[0]))
                 else:
-                    found = (self.and_ if op == AND else self.or_ if op == OR else self.one)([walk(a) for a in args])
+                    after = [walk(a) for a in args]
+                    if after == list(args):
+                        found = f
+                    else:
+                        found = (self.and_ if op == AND else self.or_ if op == OR else self.one)(after)
                 done[f] = found
+            return found
+
+        return walk(formula)
+
+    def holds(
+        self,
+        formula: int,
+        true: frozenset[int],
+        memo: dict[int, bool],
+        base: dict[int, bool] | None = None,
+        changed: frozenset[int] = _NOTHING,
+    ) -> bool:
+        """Whether a formula holds where just some facts do.
+
+        memo: what was found under these facts; base: under others, of which only `changed` are different.
+        """
+        nodes, support = self._nodes, self._support
+
+        def walk(f: int) -> bool:
+            if f <= TRUE:
+                return f == TRUE
+            same = base is not None and changed.isdisjoint(support[f])
+            known = base if base is not None and same else memo
+            found = known.get(f)
+            if found is None:
+                op, args = nodes[f]
+                if op == FACT:
+                    found = f in true
+                elif op == NOT:
+                    found = not walk(args[0])
+                elif op == AND:
+                    found = all(map(walk, args))
+                else:
+                    found = any(map(walk, args)) if op == OR else sum(map(walk, args)) == 1
+                known[f] = found
             return found
 
         return walk(formula)

@@ -11,7 +11,8 @@ place of normal forms.
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections import defaultdict
+from collections.abc import Hashable, Iterable, Mapping
 from decimal import Decimal
 from functools import cache
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -28,6 +29,7 @@ from constrain.schema.json_values import share, spell_scalar, type_of
 from constrain.schema.keys import KeySpace, Kind
 from constrain.schema.numbers import number_dfa
 from constrain.schema.samples import Samples, together
+from constrain.schema.trials import Trials
 from constrain.schema.unique import array_possible
 
 if TYPE_CHECKING:
@@ -38,6 +40,7 @@ MAX_QUESTIONS = 100_000
 MAX_VERDICTS = 600
 MAX_CLASSES = 200  # of one automaton
 MAX_HINTS = 6
+MAX_TOUCHINGS = 64
 ASK_FROM = 5  # undecided schemas of one member from which on impossible combinations are looked for
 
 Literals = tuple[tuple[int, int], ...]  # facts with what was decided of them
@@ -66,6 +69,21 @@ class Stage(NamedTuple):
     seen: frozenset[int] = frozenset()
 
 
+class Sure(NamedTuple):
+    """A stage without the required keys that can come whatever else does; those keys, with formulas of their values."""
+
+    stage: Stage
+    members: tuple[tuple[int, int], ...]
+
+
+class Touching(NamedTuple):
+    """Facts about an object: by the members they look at, those about keys' presence by the key, and all others."""
+
+    own: dict[Any, list[int]]
+    listed: list[tuple[int, int]]
+    other: list[int]
+
+
 class Way(NamedTuple):
     """A value that a member may have, as a formula, and the stage after it."""
 
@@ -79,6 +97,10 @@ class Part(NamedTuple):
     facts: tuple[int, ...]
     holding: tuple[tuple[int, ...], ...]
     dfa: Dfa
+
+    @property
+    def decided(self) -> frozenset[int]:
+        return frozenset(self.facts)
 
 
 class Verdicts:
@@ -95,6 +117,12 @@ class Verdicts:
         self._ways: dict[tuple[Stage, Hashable, bool], list[Way]] = {}
         self._demanded: dict[tuple[int, Node], dict[int | Kind, int]] = {}
         self._facts: dict[int, list[int]] = {}
+        self.trials = Trials(self)
+        self._examples: dict[int, bytes | None] = {}
+        self._static: dict[int, tuple[tuple[int, ...], int]] = {}
+        self._concerned: dict[tuple[int, int], frozenset[Any] | None] = {}
+        self._touchings: dict[tuple[Run, int], Touching] = {}
+        self._sure: dict[Stage, Sure | None] = {}
         self._hints: dict[int, list[Path]] = {}  # of families: members that completed a stage
         self._completing: dict[Stage, Path] = {}
         self._alive: dict[tuple[Run, Family | None], list[frozenset[int]]] = {}  # keys of members that complete a stage
@@ -155,11 +183,13 @@ class Verdicts:
 
         def decide(place: int, kind: Any, accepted: int) -> Run | None:
             part = parts[place]
-            holding = part.holding[accepted - 1] if accepted else ()
-            by = {fact: int(fact in holding) for fact in part.facts}
-            left = tuple([self.formulas.replace(formula, by) for formula in kind])
+            holding = frozenset(part.holding[accepted - 1] if accepted else ())
+            left = tuple(
+                [self.formulas.given(formula, part.decided, holding, memos[place, accepted]) for formula in kind]
+            )
             return left if any(left) else None
 
+        memos: defaultdict[tuple[int, int], dict[int, int]] = defaultdict(dict)
         dfa, kinds = side_by_side(whole, [part.dfa for part in parts], decide, start=verdicts)
         codes = np.array([0, *(kind.index(TRUE) + 1 for kind in kinds)], np.int32)
         return from_classes(dfa.classes, dfa.next, codes[dfa.accepting])
@@ -270,12 +300,15 @@ class Verdicts:
         """What must hold whatever else does, facts about members and required keys; and the formula of the rest."""
         if len(verdicts) > 1:
             return (), FALSE
-        always: list[int] = []
-        rest: list[int] = []
-        for formula in self.formulas.conjuncts(verdicts[0]):
-            plain = self.formulas.is_fact(formula) and self.formulas.what(formula)[0] in ("own", "has")
-            (always if plain else rest).append(formula)
-        return tuple(always), self.formulas.and_(rest)
+        found = self._static.get(verdicts[0])
+        if found is None:
+            always: list[int] = []
+            rest: list[int] = []
+            for formula in self.formulas.conjuncts(verdicts[0]):
+                plain = self.formulas.is_fact(formula) and self.formulas.what(formula)[0] in ("own", "has")
+                (always if plain else rest).append(formula)
+            found = self._static[verdicts[0]] = tuple(always), self.formulas.and_(rest)
+        return found
 
     def _settled(self, verdicts: Run, family: Family, place: int = 0, seen: frozenset[int] = frozenset()) -> Stage:
         """A stage of an object, without what does not matter of where it is."""
@@ -299,7 +332,7 @@ class Verdicts:
 
         def is_spent(fact: int) -> bool:
             fits = what(fact)
-            return bool(fits[0] == "own" and self._demands(family, fits[1]).keys() <= passed)
+            return bool(fits[0] == "own" and self.demands(family, fits[1]).keys() <= passed)
 
         def by(fact: int) -> int:
             if what(fact)[0] == "unevaluated":
@@ -311,7 +344,7 @@ class Verdicts:
         among = [f for f in facts if f not in always and (is_spent(f) or (what(f)[0] == "unevaluated" and by(f) != f))]
         return tuple([self.formulas.rewrite(v, by, among, memo) for v in verdicts]) if among else verdicts
 
-    def _demands(self, family: Family, node: Node) -> dict[int | Kind, int]:
+    def demands(self, family: Family, node: Node) -> dict[int | Kind, int]:
         """What a node's own keywords ask of the values of keys, declared ones or kinds of others, if at all."""
         key = (family.number, node)
         found = self._demanded.get(key)
@@ -335,7 +368,7 @@ class Verdicts:
         for fact in self.facts(verdicts):
             what = f.what(fact)
             if what[0] == "own":
-                demands = self._demands(family, what[1])
+                demands = self.demands(family, what[1])
                 for key in demands.keys() & seen:
                     asking.setdefault(key, {})[fact] = demands[key]
         return frozenset(
@@ -372,9 +405,11 @@ class Verdicts:
                 Way(value, self._array_stage(after, stage.place + 1)) for after, value in self._split(verdicts).items()
             ]
         always = self.statics(stage.verdicts)[0] if holding else ()
-        held = frozenset(filter(self._is_has, always))
+        held = frozenset(filter(self.is_has, always))
         step = _Key(self, stage, member, held, memo)
-        among = [fact for fact in self.facts(stage.verdicts) if step.touches(fact)]
+        among = [fact for fact in self.touched(stage, member) if fact not in held]
+        if not among and not self.ordered:
+            return [Way(TRUE, stage)]
         verdicts = tuple([self.formulas.rewrite(formula, step, among, memo) for formula in stage.verdicts])
         place, seen = stage.place, stage.seen
         if self.ordered:
@@ -452,7 +487,7 @@ class Verdicts:
         what = self.formulas.what
         found: dict[Run, int] = {}
         undecided = self._undecided(verdicts)
-        samples = self._samples_of(undecided)
+        samples = self.samples_of(undecided)
         if samples.exact and len(undecided) >= ASK_FROM:
             return self._split_by_samples(verdicts, sorted(undecided), samples)
         stack: list[tuple[Run, Literals, int, tuple[int, ...]]] = [(verdicts, (), samples.all, ())]
@@ -498,7 +533,7 @@ class Verdicts:
         node = self.formulas.what(fact)[1]
         return samples.fitting(node) if yes else samples.failing(node)
 
-    def _samples_of(self, facts: frozenset[int]) -> Samples:
+    def samples_of(self, facts: frozenset[int]) -> Samples:
         found = self._samples.get(facts)
         if found is None:
             found = self._samples[facts] = Samples([self.formulas.what(fact)[1] for fact in sorted(facts)])
@@ -600,7 +635,7 @@ class Verdicts:
         else:
             always, rest = self.statics(stage.verdicts)
             missing = any(
-                self._is_has(fact) and not (holding or self._is_over(stage, self.formulas.what(fact)[1]))
+                self.is_has(fact) and not (holding or self.is_over(stage, self.formulas.what(fact)[1]))
                 for fact in always
             )
             asked = stage.verdicts if len(stage.verdicts) > 1 else (FALSE if missing else rest,)
@@ -623,11 +658,11 @@ class Verdicts:
     def awaited(self, stage: Stage) -> list[int]:
         """The keys that the registers are to require."""
         assert stage.family is not None
-        names = [self.formulas.what(fact)[1] for fact in self.statics(stage.verdicts)[0] if self._is_has(fact)]
+        names = [self.formulas.what(fact)[1] for fact in self.statics(stage.verdicts)[0] if self.is_has(fact)]
         index = stage.family.keys.index
-        return sorted(index[name] for name in names if name in index and not self._is_over(stage, name))
+        return sorted(index[name] for name in names if name in index and not self.is_over(stage, name))
 
-    def _is_over(self, stage: Stage, name: str) -> bool:
+    def is_over(self, stage: Stage, name: str) -> bool:
         """Whether a required key that the registers see to must have come already."""
         assert stage.family is not None
         index = stage.family.keys.index.get(name)
@@ -638,13 +673,13 @@ class Verdicts:
         if stage.family is None:
             return [None]
         keys = stage.family.keys
-        wanted = {self.formulas.what(fact)[1] for fact in self.facts(stage.verdicts) if self._is_has(fact)}
+        wanted = {self.formulas.what(fact)[1] for fact in self.facts(stage.verdicts) if self.is_has(fact)}
         listed = [i for i in range(stage.place, len(keys.names)) if i not in stage.seen]
         if not self.ordered:
             listed.sort(key=lambda i: keys.names[i] not in wanted)
         return [*listed, *keys.kinds]
 
-    def _is_has(self, fact: int) -> bool:
+    def is_has(self, fact: int) -> bool:
         return bool(self.formulas.what(fact)[0] == "has")
 
     def ways(self, stage: Stage, member: Hashable) -> list[Way]:
@@ -652,9 +687,51 @@ class Verdicts:
         ways = [way for way in self.after(stage, member, holding=True) if self.completes(way.stage)]
         return ways if self.possible(self.formulas.or_([way.value for way in ways])) else []
 
+    def touched(self, stage: Stage, member: Any) -> list[int]:
+        """The facts that a member changes, or that hang on its value."""
+        assert stage.family is not None
+        keys = stage.family.keys
+        own, listed, other = self._touching(stage.verdicts, stage.family)
+        passed = member if isinstance(member, int) else len(keys.names)
+        found = [*own.get(member, ()), *other]
+        for index, fact in listed:
+            over = index < stage.place or index in stage.seen or index == member
+            if over or (self.ordered and index < passed):
+                found.append(fact)
+        return found
+
+    def _touching(self, verdicts: Run, family: Family) -> Touching:
+        key = (verdicts, family.number)
+        found = self._touchings.get(key)
+        if found is None:
+            if len(self._touchings) > MAX_TOUCHINGS:
+                self._touchings.clear()
+            own: dict[Any, list[int]] = {}
+            listed, other = [], []
+            for fact in self.facts(verdicts):
+                what = self.formulas.what(fact)
+                if what[0] == "own":
+                    for member in self.demands(family, what[1]):
+                        own.setdefault(member, []).append(fact)
+                elif what[0] == "has" and what[1] in family.keys.index:
+                    listed.append((family.keys.index[what[1]], fact))
+                else:
+                    other.append(fact)
+            found = self._touchings[key] = Touching(own, listed, other)
+        return found
+
+    def admits(self, stage: Stage, member: Hashable) -> bool:
+        """Whether there are any ways on by a member."""
+        return self.trials.admits(stage, member) or bool(self.ways(stage, member))
+
     def possible(self, formula: int) -> bool:
         """Whether some value makes a formula over ("V", node) true."""
-        return formula == TRUE or (formula != FALSE and self._ask(("value", formula)))
+        if formula <= TRUE:
+            return formula == TRUE
+        question = ("value", formula)
+        if question not in self._answers and self.trials.possible(formula):
+            self._answers[question] = True
+        return self._ask(question)
 
     def impossible(self, formula: int) -> bool:
         """Whether it is certain that no value makes a formula true: not only for as long as something is being asked.
@@ -671,30 +748,67 @@ class Verdicts:
         """Whether a container can be completed with some verdict."""
         if not any(stage.verdicts):
             return False
-        asked = stage if stage.family is None else self._without_sure_keys(stage, stage.family)
-        if asked is None:
+        if stage.family is None:
+            return self._ask(("stage", stage))
+        sure = self.sure(stage, stage.family)
+        if sure is None:
             return False
-        if asked.family is not None and ("stage", asked) not in self._answers:
+        asked = sure.stage
+        if ("stage", asked) not in self._answers:
             known = self._known(asked)
             if known is not None:
                 return known
-            path = () if self.ends(asked) else self._hint(asked, asked.family)
+            path = () if self.ends(asked) else self._hint(asked, stage.family)
             if path is not None:
                 self._completing[asked] = path
                 self._keep(asked, True)
                 return True
             if not self.ordered and not self._counts(asked.verdicts):
-                left = self._without_harmless(asked, asked.family)
-                found = any(left.verdicts) and self._ask(("stage", left))
-                if found:
-                    self._answers["stage", asked] = True
-                    self._completing[asked] = self._completing.get(left, ())
-                return found
+                return self._completes_without_harmless(asked, stage.family)
         return self._ask(("stage", asked))
 
-    def _without_harmless(self, stage: Stage, family: Family) -> Stage:
+    def _completes_without_harmless(self, asked: Stage, family: Family) -> bool:
+        left, members = self._without_harmless(asked, family)
+        found = any(left.verdicts) and self._ask(("stage", left))
+        if found:
+            self._answers["stage", asked] = True
+            path = self._with_examples(left, members)
+            if path is not None:
+                self._completing[asked] = path
+        return found
+
+    def path(self, stage: Stage) -> Path | None:
+        """The members, with examples of their values, that complete a stage of an object; None if none are known."""
+        assert stage.family is not None
+        sure = self.sure(stage, stage.family)
+        return None if sure is None else self._with_examples(sure.stage, sure.members)
+
+    def _with_examples(self, stage: Stage, members: Iterable[tuple[int, int]]) -> Path | None:
+        """What completes a stage, and some more members."""
+        path = () if self.ends(stage) else self._completing.get(stage)
+        if path is None:
+            return None
+        come = [member for member, _ in path]
+        more = [(key, self.example(formula)) for key, formula in members if key not in come]
+        return None if any(text is None for _, text in more) else self._in_order([*path, *more])
+
+    def _in_order(self, path: Iterable[tuple[Any, bytes | None]]) -> Path:
+        last = 1 << 30
+        found = sorted(path, key=lambda step: step[0] if isinstance(step[0], int) else last) if self.ordered else path
+        return tuple([(member, text) for member, text in found if text is not None])
+
+    def example(self, formula: int) -> bytes | None:
+        """The text of a value that makes a formula over ("V", node) true, if one is found."""
+        from constrain.schema.witness import value
+
+        if formula not in self._examples:
+            self._examples[formula] = value(self, formula)
+        return self._examples[formula]
+
+    def _without_harmless(self, stage: Stage, family: Family) -> Sure:
         """The stage as if all keys had come that can only do harm: of which all ask the same, and nothing survives
-        without it."""
+        without it; the required ones among them."""
+        members: dict[int, int] = {}
         f = self.formulas
         while True:
             always = self.statics(stage.verdicts)[0]
@@ -703,7 +817,7 @@ class Verdicts:
             for fact in self.facts(stage.verdicts):
                 what = f.what(fact)
                 if what[0] == "own":
-                    for key, demand in self._demands(family, what[1]).items():
+                    for key, demand in self.demands(family, what[1]).items():
                         asking.setdefault(key, {})[fact] = demand
                 elif fact not in always:
                     needed.add(family.keys.index.get(what[1]))
@@ -718,11 +832,15 @@ class Verdicts:
             spent = {
                 fact: TRUE
                 for fact in self.facts(stage.verdicts)
-                if (f.what(fact)[0] == "own" and self._demands(family, f.what(fact)[1]).keys() <= harmless)
+                if (f.what(fact)[0] == "own" and self.demands(family, f.what(fact)[1]).keys() <= harmless)
                 or (fact in always and f.what(fact)[0] == "has" and f.what(fact)[1] in names)
             }
             if not spent:
-                return stage
+                return Sure(stage, (*members.items(),))
+            for fact in spent:
+                come = family.keys.index[f.what(fact)[1]] if f.what(fact)[0] == "has" else None
+                if come is not None and come not in stage.seen:
+                    members[come] = next(iter(asking[come].values())) if come in asking else TRUE
             stage = Stage(tuple([f.replace(v, spent) for v in stage.verdicts]), family, 0, harmless)
 
     def _known(self, stage: Stage) -> bool | None:
@@ -747,9 +865,11 @@ class Verdicts:
 
     def _hint(self, stage: Stage, family: Family) -> Path | None:
         """The members that completed another stage of an object, if they complete this one as well."""
-        return next(
-            (path for path in self._hints.get(family.number, ()) if self._leads_to_end(stage, family, path)), None
-        )
+        known = self._hints.get(family.number, ())
+        if any(self.formulas.what(fact)[0] == "unevaluated" for fact in self.facts(stage.verdicts)):
+            return next((path for path in known if self._leads_to_end(stage, family, path)), None)
+        found = (self.trials.completes(stage, family, path) for path in known)
+        return next((path for path in found if path is not None), None)
 
     def _leads_to_end(self, stage: Stage, family: Family, path: Path) -> bool:
         for member, text in path:
@@ -757,21 +877,21 @@ class Verdicts:
                 continue
             memo: dict[int, int] = {}
             step = _Key(self, stage, member, frozenset(), memo)
-            among = [fact for fact in self.facts(stage.verdicts) if step.touches(fact)]
+            among = self.touched(stage, member)
             verdicts = tuple([self.formulas.rewrite(formula, step, among, memo) for formula in stage.verdicts])
-            verdicts = self._decide(verdicts, {fact: self._fits(fact, text) for fact in self._undecided(verdicts)})
+            verdicts = self._decide(verdicts, {fact: self.fits(fact, text) for fact in self._undecided(verdicts)})
             if not any(verdicts):
                 return False
             listed = isinstance(member, int)
             place = (member + 1 if listed else len(family.keys.names)) if self.ordered else 0
             seen = stage.seen | {member} if listed and not self.ordered else stage.seen
-            left = self._without_sure_keys(Stage(verdicts, family, place, seen), family)
-            if left is None or self.ends(left):
+            left = self.sure(Stage(verdicts, family, place, seen), family)
+            if left is None or self.ends(left.stage):
                 return left is not None
-            stage = left
+            stage = left.stage
         return False
 
-    def _fits(self, fact: int, text: bytes) -> int:
+    def fits(self, fact: int, text: bytes) -> int:
         """Whether an example satisfies a schema."""
         found = self._fitting.get((fact, text))
         if found is None:
@@ -780,45 +900,55 @@ class Verdicts:
 
     def _note(self, stage: Stage, member: Any, way: Way) -> bool:
         """Remember how a stage could be completed: other stages of the object often can in the same way."""
-        from constrain.schema.witness import value
-
         if stage.family is None:
             return True
-        asked = self._without_sure_keys(way.stage, stage.family)
-        rest = () if asked is None or self.ends(asked) else self._completing.get(asked)
-        text = value(self, way.value)
+        rest = self.path(way.stage)
+        text = self.example(way.value)
         if rest is not None and text is not None:
-            path = self._completing[stage] = ((member, text), *rest)
+            path = self._completing[stage] = self._in_order([(member, text), *rest])
             known = self._hints.setdefault(stage.family.number, [])
             if not any(set(path) <= set(other) for other in known):
                 self._hints[stage.family.number] = [path, *known[: MAX_HINTS - 1]]
         return True
 
-    def _without_sure_keys(self, stage: Stage, family: Family) -> Stage | None:
+    def sure(self, stage: Stage, family: Family) -> Sure | None:
         """The stage without the required keys that can come whatever else does; None if one of those has no value."""
+        if stage not in self._sure:
+            self._sure[stage] = self._find_sure(stage, family)
+        return self._sure[stage]
+
+    def _find_sure(self, stage: Stage, family: Family) -> Sure | None:
         always, rest = self.statics(stage.verdicts)
-        wanted = [fact for fact in always if self._is_has(fact)]
-        if not wanted or self._counts((rest,)):
-            return stage
-        owners = [self.formulas.what(fact)[1] for fact in always if not self._is_has(fact)]
-        left = []
+        wanted = [fact for fact in always if self.is_has(fact)]
+        concerned = self._concerns(rest, family) if wanted and not self._counts((rest,)) else None
+        if not wanted or concerned is None:
+            return Sure(stage, ())
+        owners = [self.formulas.what(fact)[1] for fact in always if not self.is_has(fact)]
+        left, members = [], []
         for fact in always:
-            name = self.formulas.what(fact)[1] if self._is_has(fact) else None
-            if name is None or name not in family.keys.index or self._concerns(rest, family, name):
+            name = self.formulas.what(fact)[1] if self.is_has(fact) else None
+            key = family.keys.index.get(name, -1) if name is not None else -1
+            if key < 0 or key in concerned:
                 left.append(fact)
                 continue
-            asked = [family.keys.children(node, name) for node in owners]
-            if any(children is None for children in asked):
+            demands = [self.demands(family, node).get(key, TRUE) for node in owners]
+            value = self.formulas.and_(demands)
+            if not self.possible(value):
                 return None
-            if not self.possible(self.formulas.and_([self.expander.all(children or ()) for children in asked])):
-                return None
-        return stage._replace(verdicts=(self.formulas.and_([*left, rest]),))
+            if not self.is_over(stage, family.keys.names[key]):
+                members.append((key, value))
+        return Sure(stage._replace(verdicts=(self.formulas.and_([*left, rest]),)), tuple(members))
 
-    def _concerns(self, formula: int, family: Family, name: str) -> bool:
-        """Whether a formula asks something of a key's value."""
-        key = family.keys.index[name]
-        whats = map(self.formulas.what, self.formulas.support(formula))
-        return any(w[0] == "unevaluated" or (w[0] == "own" and key in self._demands(family, w[1])) for w in whats)
+    def _concerns(self, formula: int, family: Family) -> frozenset[Any] | None:
+        """The members of whose values a formula asks something; None: it may be any."""
+        key = (formula, family.number)
+        if key not in self._concerned:
+            whats = [self.formulas.what(fact) for fact in self.formulas.support(formula)]
+            found = None
+            if all(what[0] != "unevaluated" for what in whats):
+                found = frozenset().union(*(self.demands(family, what[1]) for what in whats if what[0] == "own"))
+            self._concerned[key] = found
+        return self._concerned[key]
 
     def _ask(self, question: tuple[str, Any]) -> bool:
         """A least fixed point: what is being asked counts as false, and false answers that hang on it are not kept."""
@@ -910,7 +1040,7 @@ class _Key:
         what = v.formulas.what(fact)
         if what[0] == "own":
             assert self.stage.family is not None
-            return v.formulas.and_([v._demands(self.stage.family, what[1]).get(self.member, TRUE), fact])
+            return v.formulas.and_([v.demands(self.stage.family, what[1]).get(self.member, TRUE), fact])
         if what[0] == "has":
             return fact if fact in self.held else self._has(what[1], fact)
         if what[0] == "count":
@@ -928,16 +1058,8 @@ class _Key:
     def _free(self, fact: int) -> int:
         return self(fact)
 
-    def touches(self, fact: int) -> bool:
-        """Whether the key changes a fact."""
-        what = self.verdicts.formulas.what(fact)
-        if what[0] == "own":
-            assert self.stage.family is not None
-            return self.member in self.verdicts._demands(self.stage.family, what[1])
-        return what[0] != "has" or self(fact) != fact
-
     def _has(self, name: str, fact: int) -> int:
-        if name == self.name or self.verdicts._is_over(self.stage, name):
+        if name == self.name or self.verdicts.is_over(self.stage, name):
             return TRUE
         index = self.keys.index.get(name)
         if index is None:
