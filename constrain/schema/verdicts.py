@@ -118,11 +118,11 @@ class Verdicts:
         self._demanded: dict[tuple[int, Node], dict[int | Kind, int]] = {}
         self._facts: dict[int, list[int]] = {}
         self.trials = Trials(self)
-        self._examples: dict[int, bytes | None] = {}
+        self._examples: dict[int, bytes] = {}
         self._static: dict[int, tuple[tuple[int, ...], int]] = {}
         self._concerned: dict[tuple[int, int], frozenset[Any] | None] = {}
         self._touchings: dict[tuple[Run, int], Touching] = {}
-        self._sure: dict[Stage, Sure | None] = {}
+        self._sure: dict[Stage, Sure] = {}
         self._hints: dict[int, list[Path]] = {}  # of families: members that completed a stage
         self._completing: dict[Stage, Path] = {}
         self._alive: dict[tuple[Run, Family | None], list[frozenset[int]]] = {}  # keys of members that complete a stage
@@ -801,9 +801,12 @@ class Verdicts:
         """The text of a value that makes a formula over ("V", node) true, if one is found."""
         from constrain.schema.witness import value
 
-        if formula not in self._examples:
-            self._examples[formula] = value(self, formula)
-        return self._examples[formula]
+        found = self._examples.get(formula)
+        if found is None:
+            found = value(self, formula)
+            if found is not None:  # else it may hang on what is being asked
+                self._examples[formula] = found
+        return found
 
     def _without_harmless(self, stage: Stage, family: Family) -> Sure:
         """The stage as if all keys had come that can only do harm: of which all ask the same, and nothing survives
@@ -913,12 +916,19 @@ class Verdicts:
 
     def sure(self, stage: Stage, family: Family) -> Sure | None:
         """The stage without the required keys that can come whatever else does; None if one of those has no value."""
-        if stage not in self._sure:
-            self._sure[stage] = self._find_sure(stage, family)
-        return self._sure[stage]
+        found = self._sure.get(stage)
+        if found is None:
+            found = self._find_sure(stage, family)
+            if found is not None:  # else it may hang on what is being asked
+                self._sure[stage] = found
+        return found
 
     def _find_sure(self, stage: Stage, family: Family) -> Sure | None:
         always, rest = self.statics(stage.verdicts)
+        over = [fact for fact in always if self.is_has(fact) and self.is_over(stage, self.formulas.what(fact)[1])]
+        if over:
+            always = tuple([fact for fact in always if fact not in over])
+            stage = stage._replace(verdicts=(self.formulas.and_([*always, rest]),))
         wanted = [fact for fact in always if self.is_has(fact)]
         concerned = self._concerns(rest, family) if wanted and not self._counts((rest,)) else None
         if not wanted or concerned is None:
@@ -935,8 +945,7 @@ class Verdicts:
             value = self.formulas.and_(demands)
             if not self.possible(value):
                 return None
-            if not self.is_over(stage, family.keys.names[key]):
-                members.append((key, value))
+            members.append((key, value))
         return Sure(stage._replace(verdicts=(self.formulas.and_([*left, rest]),)), tuple(members))
 
     def _concerns(self, formula: int, family: Family) -> frozenset[Any] | None:
