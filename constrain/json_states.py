@@ -447,7 +447,7 @@ class JsonStates:
         keys: list[tuple[int, int, int, int]] = []
         live: list[int] = []
         later: list[Any] = []  # members whose values are built when they are entered
-        members = v.members(stage)
+        members = v.open_members(stage)
         lazy = len(members) * len(v.facts(stage.verdicts)) > MANY_MEMBERS
         for member in members:
             if lazy and v.touched(stage, member):

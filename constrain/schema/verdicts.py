@@ -121,6 +121,7 @@ class Verdicts:
         self._examples: dict[int, bytes] = {}
         self._static: dict[int, tuple[tuple[int, ...], int]] = {}
         self._concerned: dict[tuple[int, int], frozenset[Any] | None] = {}
+        self._looking: dict[tuple[int, Node], frozenset[int] | None] = {}
         self._touchings: dict[tuple[Run, int], Touching] = {}
         self._sure: dict[Stage, Sure] = {}
         self._hints: dict[int, list[Path]] = {}  # of families: members that completed a stage
@@ -312,16 +313,20 @@ class Verdicts:
 
     def _settled(self, verdicts: Run, family: Family, place: int = 0, seen: frozenset[int] = frozenset()) -> Stage:
         """A stage of an object, without what does not matter of where it is."""
-        rest = self.statics(verdicts)[1]
-        if len(verdicts) == 1 and self.formulas.grows(rest) and not self._counts((rest,)):
+        if self._is_free(verdicts):
             return Stage(verdicts, family)
         left = self._without_spent(verdicts, family, place, seen)
         if left != verdicts:
             return self._settled(left, family, place, seen)
         if self.ordered or not seen:
             return Stage(verdicts, family, place)
-        asked = verdicts if len(verdicts) > 1 else (rest,)
+        asked = verdicts if len(verdicts) > 1 else (self.statics(verdicts)[1],)
         return Stage(verdicts, family, 0, seen if self._counts(asked) else self._still_seen(asked, family, seen))
+
+    def _is_free(self, verdicts: Run) -> bool:
+        """Whether nothing but what the registers know depends on which keys have come."""
+        rest = self.statics(verdicts)[1]
+        return len(verdicts) == 1 and self.formulas.grows(rest) and not self._counts((rest,))
 
     def _without_spent(self, verdicts: Run, family: Family, place: int, seen: frozenset[int]) -> Run:
         """Verdicts without the keywords that no key can break any more; those that must hold stay, as registers do."""
@@ -332,7 +337,10 @@ class Verdicts:
 
         def is_spent(fact: int) -> bool:
             fits = what(fact)
-            return bool(fits[0] == "own" and self.demands(family, fits[1]).keys() <= passed)
+            if fits[0] != "own":
+                return False
+            looked = self._looked_at(family, fits[1])
+            return looked is not None and looked <= passed
 
         def by(fact: int) -> int:
             if what(fact)[0] == "unevaluated":
@@ -358,24 +366,27 @@ class Verdicts:
             found = self._demanded[key] = {m: formula for m, formula in asked.items() if formula != TRUE}
         return found
 
+    def _looked_at(self, family: Family, node: Node) -> frozenset[int] | None:
+        """The declared keys that a node looks at; None if it looks at other keys as well."""
+        key = (family.number, node)
+        if key not in self._looking:
+            keys = self.demands(family, node).keys()
+            listed = frozenset([member for member in keys if isinstance(member, int)])
+            self._looking[key] = listed if len(listed) == len(keys) else None
+        return self._looking[key]
+
     def _still_seen(self, verdicts: Run, family: Family, seen: frozenset[int]) -> frozenset[int]:
         """The keys of which a further value could bring about what nothing else can.
 
         It cannot if all that ask something of it ask the same, and nothing is left where they are not content.
         """
         f = self.formulas
-        asking: dict[int | Kind, dict[int, int]] = {}
-        for fact in self.facts(verdicts):
-            what = f.what(fact)
-            if what[0] == "own":
-                demands = self.demands(family, what[1])
-                for key in demands.keys() & seen:
-                    asking.setdefault(key, {})[fact] = demands[key]
+        own = self.touching(verdicts, family).own
+        asking = {k: {fact: self.demands(family, f.what(fact)[1])[k] for fact in own[k]} for k in seen if k in own}
         return frozenset(
             key
             for key, asked in asking.items()
-            if isinstance(key, int)
-            and (len({*asked.values()}) > 1 or any(f.replace(v, dict.fromkeys(asked, FALSE)) for v in verdicts))
+            if (len({*asked.values()}) > 1 or any(f.replace(v, dict.fromkeys(asked, FALSE)) for v in verdicts))
         )
 
     def _counts(self, verdicts: Run) -> bool:
@@ -668,6 +679,12 @@ class Verdicts:
         index = stage.family.keys.index.get(name)
         return index is not None and (index < stage.place or index in stage.seen)
 
+    def open_members(self, stage: Stage) -> list[Any]:
+        """The members that the registers let come next, if the stage says where it is."""
+        members = self.members(stage)
+        awaited = self.awaited(stage) if self.ordered and not self._is_free(stage.verdicts) else []
+        return [m for m in members if isinstance(m, int) and m <= awaited[0]] if awaited else members
+
     def members(self, stage: Stage) -> list[Any]:
         """The members that may come next, those first that a required key asks for."""
         if stage.family is None:
@@ -691,7 +708,7 @@ class Verdicts:
         """The facts that a member changes, or that hang on its value."""
         assert stage.family is not None
         keys = stage.family.keys
-        own, listed, other = self._touching(stage.verdicts, stage.family)
+        own, listed, other = self.touching(stage.verdicts, stage.family)
         passed = member if isinstance(member, int) else len(keys.names)
         found = [*own.get(member, ()), *other]
         for index, fact in listed:
@@ -700,7 +717,7 @@ class Verdicts:
                 found.append(fact)
         return found
 
-    def _touching(self, verdicts: Run, family: Family) -> Touching:
+    def touching(self, verdicts: Run, family: Family) -> Touching:
         key = (verdicts, family.number)
         found = self._touchings.get(key)
         if found is None:
@@ -871,8 +888,8 @@ class Verdicts:
         known = self._hints.get(family.number, ())
         if any(self.formulas.what(fact)[0] == "unevaluated" for fact in self.facts(stage.verdicts)):
             return next((path for path in known if self._leads_to_end(stage, family, path)), None)
-        found = (self.trials.completes(stage, family, path) for path in known)
-        return next((path for path in found if path is not None), None)
+        path = self.trials.completes(stage, family, known)
+        return None if path is None else self._in_order(path)
 
     def _leads_to_end(self, stage: Stage, family: Family, path: Path) -> bool:
         for member, text in path:
