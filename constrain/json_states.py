@@ -32,8 +32,8 @@ from constrain_kernels import layout
 
 QUOTE = 0x22
 MAX_ITEMS = 64
-MANY_FACTS = 24
-MANY_MEMBERS = 100  # members of an object times facts that hang on them, from which on their values are built later
+MANY_FACTS = 12
+MANY_MEMBERS = 30  # members of an object times facts that hang on them, from which on their values are built later
 
 
 class JsonStates:

@@ -10,6 +10,7 @@ from constrain.errors import BudgetError
 FALSE, TRUE = 0, 1
 FACT, NOT, AND, OR, ONE = range(5)
 MAX_FORMULAS = 400_000
+_FAR = 1 << 20
 _NOTHING: frozenset[int] = frozenset()
 
 
@@ -240,6 +241,36 @@ class Formulas:
             return found
 
         return walk(formula)
+
+    def distance(self, formula: int, true: frozenset[int]) -> int:
+        """About how many facts would have to change for a formula to hold where just some do."""
+        nodes = self._nodes
+        known: dict[tuple[int, bool], int] = {}
+
+        def walk(f: int, wanted: bool) -> int:
+            if f <= TRUE:
+                return 0 if (f == TRUE) == wanted else _FAR
+            found = known.get((f, wanted))
+            if found is None:
+                op, args = nodes[f]
+                if op == FACT:
+                    found = int((f in true) != wanted)
+                elif op == NOT:
+                    found = walk(args[0], not wanted)
+                elif op == ONE:
+                    found = one([walk(a, True) for a in args], [walk(a, False) for a in args], wanted)
+                else:
+                    found = (sum if (op == AND) == wanted else min)([walk(a, wanted) for a in args])
+                known[f, wanted] = found
+            return found
+
+        def one(to_true: list[int], to_false: list[int], wanted: bool) -> int:
+            none = sum(to_false)
+            if wanted:
+                return min(none - no + yes for yes, no in zip(to_true, to_false, strict=True))
+            return min(none, sum(sorted(to_true)[:2]))
+
+        return walk(formula, True)
 
     def grows(self, formula: int) -> bool:
         """Whether a formula has no NOT and no ONE: making a fact true never makes it false."""

@@ -11,6 +11,7 @@ from constrain.schema.formula import FALSE, TRUE, Formulas
 from constrain.schema.json_values import spell_scalar
 
 if TYPE_CHECKING:
+    from constrain.schema.samples import Samples
     from constrain.schema.verdicts import Family, Path, Stage, Verdicts
 
 MAX_DIGITS = 15  # of a fraction
@@ -57,14 +58,14 @@ class Trials:
         trial = None if path is None else _Trial(v, stage, stage.family, path)
         return None if trial is None or trial.is_open or not trial.holds(trial.path) else trial
 
-    def possible(self, formula: int) -> bool | None:
-        """Whether some value makes a formula over ("V", node) facts true, where samples stand for all values."""
+    def example(self, formula: int) -> bytes | None:
+        """The text of a value that makes a formula over ("V", node) facts true, where samples stand for all values."""
         v = self.verdicts
-        facts = v.formulas.support(formula)
-        if not v.samples_of(facts).exact:
-            return None
-        if any(v.formulas.holds(formula, vector, {}) for vector in self.vectors(facts)):
-            return True
+        samples = v.samples_of(v.formulas.support(formula))
+        if samples.exact:
+            for value, facts in self._judged(v.formulas.support(formula), samples):
+                if v.formulas.holds(formula, facts, {}):
+                    return _spell(value)
         return None
 
     def vectors(self, demands: frozenset[int]) -> list[Facts]:
@@ -76,19 +77,25 @@ class Trials:
             found = self._vectors[demands] = list(dict.fromkeys(self._seen(demands)))
         return found
 
-    def _seen(self, demands: frozenset[int]) -> Iterator[Facts]:
-        v = self.verdicts
-        samples = v.samples_of(demands)
-        nodes = {fact: v.formulas.what(fact)[1] for fact in demands}
+    def _seen(self, demands: Facts) -> Iterator[Facts]:
+        samples = self.verdicts.samples_of(demands)
         if samples.exact:
-            fitting = {fact: samples.fitting(node) for fact, node in nodes.items()}
-            for sample, value in enumerate(samples.values):
-                if _is_spelled(value):
-                    yield frozenset(fact for fact, mask in fitting.items() if mask >> sample & 1)
+            yield from (facts for _, facts in self._judged(demands, samples))
             return
-        for value in filter(_is_spelled, samples.values[:MAX_TRIED]):
-            text = json.dumps(value).encode() if isinstance(value, (list, dict)) else spell_scalar(value)[0]
-            yield frozenset(fact for fact in demands if v.fits(fact, text))
+        for text in map(_spell, filter(_is_spelled, samples.values[:MAX_TRIED])):
+            yield frozenset(fact for fact in demands if self.verdicts.fits(fact, text))
+
+    def _judged(self, demands: Facts, samples: Samples) -> Iterator[tuple[Any, Facts]]:
+        """The samples with the schemas that they satisfy."""
+        what = self.verdicts.formulas.what
+        fitting = {fact: samples.fitting(what(fact)[1]) for fact in demands}
+        for sample, value in enumerate(samples.values):
+            if _is_spelled(value):
+                yield value, frozenset([fact for fact, mask in fitting.items() if mask >> sample & 1])
+
+
+def _spell(value: Any) -> bytes:
+    return json.dumps(value).encode() if isinstance(value, (list, dict)) else spell_scalar(value)[0]
 
 
 def _is_spelled(value: Any) -> bool:
@@ -181,15 +188,19 @@ class _Trial:
         """One more member with which less fails."""
         goal = min(range(len(self._goals)), key=lambda i: len(base.failing[i]))
         failing = base.failing[goal]
+        nearest = self._distance(failing, base.true)
         for member in self._members_of(next(iter(failing))):
             if any(step[0] == member for step in path):
                 continue
             for asked, now in self._outcomes(member, base, len(path)):
-                if len(self._goals[goal].still_failing(base, failing, now)) < len(failing):
+                if self._distance(self._goals[goal].still_failing(base, failing, now), now) < nearest:
                     text = self.verdicts.example(asked)
                     if text is not None:
                         return member, text
         return None
+
+    def _distance(self, failing: Iterable[int], true: Facts) -> int:
+        return sum(self.verdicts.formulas.distance(part, true) for part in failing)
 
     def _members_of(self, formula: int) -> Iterator[Any]:
         """The members that may still come of which a formula speaks."""

@@ -98,10 +98,6 @@ class Part(NamedTuple):
     holding: tuple[tuple[int, ...], ...]
     dfa: Dfa
 
-    @property
-    def decided(self) -> frozenset[int]:
-        return frozenset(self.facts)
-
 
 class Verdicts:
     """The runs and stages of one schema."""
@@ -182,15 +178,18 @@ class Verdicts:
         parts = self._parts(kind, facts)
         parts.sort(key=lambda part: (part.facts[0] not in certain, part.dfa.n_states))  # what narrows comes first
 
+        memos: defaultdict[tuple[int, int], dict[int, int]] = defaultdict(dict)
+        given = self.formulas.given
+
         def decide(place: int, kind: Any, accepted: int) -> Run | None:
-            part = parts[place]
-            holding = frozenset(part.holding[accepted - 1] if accepted else ())
-            left = tuple(
-                [self.formulas.given(formula, part.decided, holding, memos[place, accepted]) for formula in kind]
-            )
+            part, memo = parts[place], memos[place, accepted]
+            for formula in kind:
+                if formula not in memo:
+                    holding = frozenset(part.holding[accepted - 1] if accepted else ())
+                    memo[formula] = given(formula, frozenset(part.facts), holding, memo)
+            left = tuple([memo[formula] for formula in kind])
             return left if any(left) else None
 
-        memos: defaultdict[tuple[int, int], dict[int, int]] = defaultdict(dict)
         dfa, kinds = side_by_side(whole, [part.dfa for part in parts], decide, start=verdicts)
         codes = np.array([0, *(kind.index(TRUE) + 1 for kind in kinds)], np.int32)
         return from_classes(dfa.classes, dfa.next, codes[dfa.accepting])
@@ -746,8 +745,10 @@ class Verdicts:
         if formula <= TRUE:
             return formula == TRUE
         question = ("value", formula)
-        if question not in self._answers and self.trials.possible(formula):
-            self._answers[question] = True
+        if question not in self._answers:
+            text = self.trials.example(formula)
+            if text is not None:
+                self._answers[question], self._examples[formula] = True, text
         return self._ask(question)
 
     def impossible(self, formula: int) -> bool:
@@ -820,7 +821,7 @@ class Verdicts:
 
         found = self._examples.get(formula)
         if found is None:
-            found = value(self, formula)
+            found = self.trials.example(formula) or value(self, formula)
             if found is not None:  # else it may hang on what is being asked
                 self._examples[formula] = found
         return found
