@@ -347,7 +347,7 @@ class Expander:
             everything.items = everything.additional = Node()
             found.append((everything, holds))
             return True
-        if node.properties or node.pattern_properties or node.prefix or node.contains is not None:
+        if node.properties or node.pattern_properties if kind == OBJECT else node.prefix or node.contains is not None:
             found.append((node, holds))
         below = [(branch, holds) for branch in node.all_of]
         branches = [b for group in node.any_of for b in group] + list(node.one_of)

@@ -485,8 +485,8 @@ class Verdicts:
 
     def _unevaluated(self, asked: Node, evaluators: list[tuple[Node, int]]) -> int:
         left = tuple([(node, condition) for node, condition in evaluators if condition != FALSE])
-        if any(c == TRUE and (n.items is not None or n.additional is not None) for n, c in left):
-            return TRUE
+        if any(c == TRUE and n.items is not None and n.additional is not None for n, c in left):
+            return TRUE  # one that looks at everything
         # conditions mention verdicts on the member that was just read: `_split` decides them inside the fact too
         return self.formulas.fact(("unevaluated", asked, left))
 
