@@ -24,9 +24,9 @@ from constrain.schema.expand import KINDS, NO, OWN, YES, only
 from constrain.schema.formula import TRUE
 from constrain.schema.json_values import spell_scalar
 from constrain.schema.keys import KeySpace
+from constrain.schema.stages import Run, Stage, Way
 from constrain.schema.unique import domains, refuse, watch
 from constrain.schema.values import Alternative, ArrayShape, Conjunction, Values, lengths, unbounded
-from constrain.schema.verdicts import Run, Stage, Way
 from constrain.tables import Tables
 from constrain_kernels import layout
 

@@ -11,8 +11,10 @@ from constrain.schema.formula import FALSE, TRUE, Formulas
 from constrain.schema.json_values import spell_scalar
 
 if TYPE_CHECKING:
+    from constrain.schema.paths import Path
     from constrain.schema.samples import Samples
-    from constrain.schema.verdicts import Family, Path, Stage, Verdicts
+    from constrain.schema.stages import Family, Stage
+    from constrain.schema.verdicts import Verdicts
 
 MAX_DIGITS = 15  # of a fraction
 MAX_TRIED = 24  # values of a member whose schemas no samples stand for

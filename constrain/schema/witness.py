@@ -12,8 +12,9 @@ from constrain.dfa import Dfa, from_classes, universe
 from constrain.schema.document import ARRAY, NULL, NUMBER, OBJECT, STRING
 from constrain.schema.expand import KINDS, NO, YES
 from constrain.schema.formula import FALSE, TRUE
+from constrain.schema.stages import Stage, Way
 from constrain.schema.values import Alternative, lengths
-from constrain.schema.verdicts import Stage, Verdicts, Way
+from constrain.schema.verdicts import Verdicts
 
 SIMPLEST = {NULL: b"null", NO: b"false", YES: b"true", STRING: b'""', NUMBER: b"0", ARRAY: b"[]", OBJECT: b"{}"}
 CANDIDATES = 200  # keys of a kind that are tried
