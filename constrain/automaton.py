@@ -50,7 +50,7 @@ class Automaton:
     def __init__(self, grammar: ir.Grammar, vocabulary: Vocabulary, address: int, limits: Limits) -> None:
         self.vocabulary = vocabulary
         self.tables = Tables(address, limits.table_bytes, core().snapshot)
-        self._builders: dict[int, Callable[[int], None]] = {}
+        self._builders: dict[int, Callable[[Automaton, int], None]] = {}  # unbound: no circles of references
         self._json: dict[int, tuple[ir.JsonSchema, JsonStates]] = {}  # by id of the grammar, which is kept alive
         self._known: dict[tuple[int, int], tuple[ir.Grammar, Scope, int]] = {}  # the same, with the rules around it
         composed = 0 if isinstance(grammar, ir.JsonSchema) else layout.COMPOSED
@@ -71,7 +71,7 @@ class Automaton:
         """Give an unbuilt state its transitions (the code BUILD)."""
         builder = self._builders.get(state)
         if builder is not None:
-            builder(state)
+            builder(self, state)
             del self._builders[state]  # only now: a BudgetError leaves it to be tried again
             return
         for _, states in self._json.values():
@@ -202,10 +202,10 @@ class Automaton:
             for _, body in cases:
                 self.state(body, scope)
         root = self.tables.reserved()
-        self._builders[root] = partial(self._build_switch, cases, scope)
+        self._builders[root] = partial(Automaton._build_switch, cases=cases, scope=scope)
         return root
 
-    def _build_switch(self, cases: list[tuple[bytes, ir.Grammar]], scope: Scope, root: int) -> None:
+    def _build_switch(self, root: int, cases: list[tuple[bytes, ir.Grammar]], scope: Scope) -> None:
         children: list[dict[int, int]] = [{}]
         ends = [0]
         for word, body in cases:
@@ -218,7 +218,7 @@ class Automaton:
                     ends.append(0)
                 node = below
             ends[node] = self.tables.reserved()
-            self._builders[ends[node]] = partial(self._build_rule, body, scope)
+            self._builders[ends[node]] = partial(Automaton._build_rule, body=body, scope=scope)
         inner = [node for node, below in enumerate(children) if below]
         first = self.tables.length(layout.H_STATES)
         number = {node: first + i for i, node in enumerate(inner)}
@@ -280,10 +280,10 @@ class Automaton:
         for name, body in grammar.rules:
             if scope.alive[name]:
                 scope.states[name] = self.tables.reserved()
-                self._builders[scope.states[name]] = partial(self._build_rule, body, scope)
+                self._builders[scope.states[name]] = partial(Automaton._build_rule, body=body, scope=scope)
         return scope.states[grammar.start]
 
-    def _build_rule(self, body: ir.Grammar, scope: Scope, state: int) -> None:
+    def _build_rule(self, state: int, body: ir.Grammar, scope: Scope) -> None:
         self.tables.state(calls=[(self.state(body, scope), DONE)], at=state)
 
 

@@ -16,6 +16,7 @@ from constrain.scalars import DEAD, EXIT, INTEGER, KEY, NUMBER, STRING, WHOLE, Z
 from constrain.tables import Described, Tables
 from constrain_kernels import layout
 
+_KEY_SLICE = first_slice(KEY)
 END, DONE = 1, 2  # after the whole text; a return that only returns again
 
 
@@ -110,7 +111,7 @@ class Core:
     ) -> list[int]:
         """The description of an object that `constrain_kernels.building` explains; key_state 0: every extra key."""
         free = key_state == 0
-        key_state, key_slice = (self.key, first_slice(KEY)) if free else (key_state, 0)
+        key_state, key_slice = (self.key, _KEY_SLICE) if free else (key_state, 0)
         sizes = [order, len(keys), len(banned), len(extras), key_state, key_slice, space]
         sizes += [len(keys) if total is None else total, len(required), *counts, closes, after, stage, start]
         for extra in extras:

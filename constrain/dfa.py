@@ -7,6 +7,7 @@ counters belong into the grammar.
 
 from __future__ import annotations
 
+import threading
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -90,6 +91,40 @@ class Dfa:
         [0, 1, 2]
         """
         return from_classes(*_tree(codes))
+
+
+class Recent:
+    """Automata made lately, up to a bound on their bytes, for schemas that ask for the same again.
+
+    >>> recent = Recent(1 << 20)
+    >>> recent.get("a", lambda: Dfa.from_strings([b"a"])) is recent.get("a", lambda: Dfa.from_strings([]))
+    True
+    """
+
+    SHARE = 16  # the part of the bytes that a single automaton may take
+
+    def __init__(self, limit: int) -> None:
+        self.limit = limit
+        self._known: dict[Hashable, Dfa] = {}
+        self._held = 0
+        self._lock = threading.Lock()
+
+    def get(self, key: Hashable, make: Callable[[], Dfa]) -> Dfa:
+        """The automaton of a key, made if it is not known."""
+        found = self._known.get(key)
+        if found is None:
+            found = make()
+            with self._lock:
+                if self.SHARE * _size(found) <= self.limit and key not in self._known:
+                    self._known[key] = found
+                    self._held += _size(found)
+                while self._held > self.limit:
+                    self._held -= _size(self._known.pop(next(iter(self._known))))
+        return found
+
+
+def _size(dfa: Dfa) -> int:
+    return int(dfa.next.nbytes) + 1024
 
 
 def from_table(classes: npt.NDArray[Any], table: npt.NDArray[np.int32], accepting: npt.NDArray[np.uint8]) -> Dfa:

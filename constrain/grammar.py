@@ -17,7 +17,7 @@ from typing import Literal as OneOf
 
 from constrain.dfa import Dfa
 from constrain.errors import GrammarError, SchemaError
-from constrain.schema.document import Node, dump, load
+from constrain.schema.document import Node, dump, load, may_bear_dynamic
 from constrain.schema.keywords import parse
 from constrain.schema.remotes import bundled, collecting, given
 
@@ -307,7 +307,8 @@ class JsonSchema(Grammar):
 
     @cached_property
     def root(self) -> Node:
-        return parse(load(self.text), self.assert_formats, given(dict(self.remotes)) if self.remotes else bundled)
+        retrieve = given(dict(self.remotes)) if self.remotes else bundled
+        return parse(load(self.text), self.assert_formats, retrieve, may_bear_dynamic(self.text))
 
     def __getstate__(self) -> dict[str, Any]:
         return {name: value for name, value in self.__dict__.items() if name != "root"}

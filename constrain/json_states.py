@@ -4,29 +4,43 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import partial
+from functools import cache, partial
 from itertools import islice
 from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 
-from constrain.core import DONE, Core, array_states, core
+from constrain.core import DONE, AnyValue, Core, array_states, core
 from constrain.counted import Counted
 from constrain.dfa import Dfa, from_classes
 from constrain.distinct import DistinctArray, last_events
 from constrain.errors import BudgetError, UnsatisfiableError
 from constrain.grammar import JsonSchema
 from constrain.schema import witness
-from constrain.schema.document import ARRAY, BOOLEAN, FRACTION, INTEGER, NULL, NUMBER, OBJECT, STRING, Node
+from constrain.schema.document import (
+    ARRAY,
+    BOOLEAN,
+    EVERY,
+    FRACTION,
+    INTEGER,
+    NULL,
+    NUMBER,
+    OBJECT,
+    STRING,
+    Node,
+    is_bare,
+)
 from constrain.schema.domains import Domain
 from constrain.schema.expand import KINDS, NO, OWN, YES, only
 from constrain.schema.formula import TRUE
+from constrain.schema.joint import joint_keys
 from constrain.schema.json_values import spell_scalar
 from constrain.schema.keys import KeySpace
 from constrain.schema.stages import Run, Stage, Way
 from constrain.schema.unique import domains, refuse, watch
-from constrain.schema.values import Alternative, ArrayShape, Conjunction, Values, lengths, unbounded
+from constrain.schema.values import Alternative, ArrayShape, Conjunction, Values, lengths
+from constrain.schema.verdicts import Verdicts
 from constrain.tables import Tables
 from constrain_kernels import layout
 
@@ -45,9 +59,9 @@ class JsonStates:
         self.free = self.core.flexible if grammar.whitespace == "flexible" else self.core.compact
         self.order = layout.ORDERED if grammar.property_order == "schema" else layout.ANY_ORDER
         self.values = Values(grammar.integers == "any", grammar.property_order == "schema")
-        self.verdicts = self.values.verdicts
         self.known: dict[Conjunction, int] = {(): self.free.any}
-        self.pending: dict[int, Callable[[int], None]] = {}
+        self._of_types = _of_types(self.free, grammar.integers == "plain")
+        self.pending: dict[int, Callable[[JsonStates, int], Any]] = {}  # unbound: no circles, memory is freed at once
         self._runs: dict[Run, int] = {}
         self._stages: dict[tuple[Stage, bool], int] = {}
         self._shutting = False  # whether what is built closes as an item among items that differ
@@ -59,11 +73,16 @@ class JsonStates:
         self._counted: dict[Counted, int] = {}
         self._lengths: dict[tuple[int, int | None], int] = {}
 
+    @property
+    def verdicts(self) -> Verdicts:
+        return self.values.verdicts
+
     def root(self, node: Node) -> int:
         """The value state of the whole schema; UnsatisfiableError if nothing is valid."""
         try:
             size = node.size + (self.values.survey(node) if node.entangled else 0)
-            watch(self.verdicts, node.watched)
+            if node.watched:
+                watch(self.verdicts, node.watched)
             if not self.values.live((node,)):
                 raise UnsatisfiableError("", "no JSON value is valid under this schema")
             start = self.state((node,))
@@ -86,47 +105,32 @@ class JsonStates:
         """The value state of a conjunction that some value fits; its transitions come later."""
         found = self.known.get(conjunction)
         if found is None:
-            found = self._shared(conjunction[0]) if len(conjunction) == 1 else 0
-            if found == 0:
+            if len(conjunction) == 1 and is_bare(conjunction[0]):
+                found = self._of_types.get(conjunction[0].types)
+            if found is None:
                 found = self.tables.reserved()
-                self.pending[found] = partial(self._define_value, conjunction)
+                self.pending[found] = partial(JsonStates._define_value, conjunction=conjunction)
             self.known[conjunction] = found
         return found
 
-    def _shared(self, node: Node) -> int:
-        """The state that all grammars share for a schema of a type alone; 0 if this is none."""
-        if node.all_of or node.any_of or node.enum is not None or self.values.is_judged((node,)):
-            return 0
-        c = self.core
-        types = node.types
-        if types == STRING:
-            return (
-                0
-                if node.pattern is not None or node.format is not None or node.min_length or node.max_length is not None
-                else c.string
-            )
-        if types & NUMBER and types & ~NUMBER == 0:
-            if not unbounded(node) or self.values.dot_zero:
-                return 0
-            return c.number if types & FRACTION else c.integer
-        if types == BOOLEAN:
-            return c.boolean
-        return c.null if types == NULL else 0
-
     def define(self, state: int) -> None:
         """Give a pending state its transitions."""
-        self.pending[state](state)
+        self.pending[state](self, state)
         del self.pending[state]
 
-    def _define_value(self, conjunction: Conjunction, state: int) -> None:
+    def _define_value(self, state: int, conjunction: Conjunction) -> None:
         if self.values.is_judged(conjunction):
-            self._define_run(self.verdicts.run(conjunction), state)
+            self._define_run(state, self.verdicts.run(conjunction))
             return
         parts: list[int] = []
         literals: set[bytes] = set()
-        for alternative in self.values.alternatives(conjunction):
+        alternatives = self.values.alternatives(conjunction)
+        joint = joint_keys(self.values, alternatives)
+        if joint:
+            parts += self._joint(conjunction, joint)
+        for alternative in alternatives:
             if alternative.enum is None:
-                parts += self._typed(alternative)
+                parts += self._typed(alternative._replace(types=alternative.types & ~OBJECT) if joint else alternative)
                 continue
             for value in alternative.enum:
                 if isinstance(value, (dict, list)):
@@ -291,6 +295,11 @@ class JsonStates:
             self._keys[kept] = quoted_states(self.tables, kept, layout.EV_EXTRA, layout.IN_KEY, forced=True)
         return self._keys[kept]
 
+    def _joint(self, conjunction: Conjunction, names: tuple[str, ...]) -> list[int]:
+        """The value state of all objects of a union, read as one with some keys (see `schema.joint`)."""
+        verdicts = self.verdicts.of_kind(self.verdicts.run(conjunction), OBJECT)
+        return [self._object_stage(self.verdicts.object(verdicts, names), 0)]
+
     def _constant(self, value: Any) -> list[int]:
         """The states of an enumerated object or array."""
         node = only(value)
@@ -306,7 +315,7 @@ class JsonStates:
                 return self.state(nodes)
         if run not in self._runs:
             found = self._runs[run] = self.tables.reserved()
-            self.pending[found] = partial(self._define_run, run)
+            self.pending[found] = partial(JsonStates._define_run, run=run)
         return self._runs[run]
 
     def _conjunction(self, formula: int) -> Conjunction | None:
@@ -315,7 +324,7 @@ class JsonStates:
         facts = f.conjuncts(formula)
         return tuple([f.what(fact)[1] for fact in facts]) if all(map(f.is_fact, facts)) else None
 
-    def _define_run(self, run: Run, state: int) -> None:
+    def _define_run(self, state: int, run: Run) -> None:
         parts: list[int] = []
         for kind in KINDS:
             verdicts = self.verdicts.of_kind(run, kind)
@@ -395,14 +404,16 @@ class JsonStates:
         key = (stage, self._shutting)
         if key not in self._stages:
             found = self._stages[key] = self.tables.reserved()
-            build = self._object_stage if stage.family is not None else self._array_stage
-            self.pending[found] = partial(self._define_stage, build, *key)
+            self.pending[found] = partial(JsonStates._define_stage, stage=stage, shutting=self._shutting)
         return self._stages[key]
 
-    def _define_stage(self, build: Callable[[Stage, int], int], stage: Stage, shutting: bool, state: int) -> None:
+    def _define_stage(self, state: int, *, stage: Stage, shutting: bool) -> None:
         first = self.tables.length(layout.H_EVENTS)
         self._shutting = shutting
-        build(stage, state)
+        if stage.family is not None:
+            self._object_stage(stage, state)
+        else:
+            self._array_stage(stage, state)
         self._shutting = False
         if shutting:
             self._shut(first)
@@ -488,10 +499,12 @@ class JsonStates:
                 continue
             if value[0] < 0:
                 self.tables.unbuild(first)
-                self.pending[first] = partial(self._define_member, stage, later[-value[0] - 1], self._shutting)
+                self.pending[first] = partial(
+                    JsonStates._define_member, stage=stage, member=later[-value[0] - 1], shutting=self._shutting
+                )
             first += 2
 
-    def _define_member(self, stage: Stage, member: Any, shutting: bool, state: int) -> None:
+    def _define_member(self, state: int, *, stage: Stage, member: Any, shutting: bool) -> None:
         """The value of a member, and where it returns to."""
         ways = self.verdicts.ways(stage, member)
         self._shutting = shutting
@@ -565,6 +578,15 @@ class JsonStates:
             inside = quoted_states(self.tables, dfa)
             self._dfas[dfa] = self.tables.state([(QUOTE, inside, 0)])
         return self._dfas[dfa]
+
+
+@cache
+def _of_types(free: AnyValue, plain: bool) -> dict[int, int]:
+    """The states that all grammars share for schemas of types alone; plain: `1.0` is no integer."""
+    c = core()
+    found = {NULL: c.null, BOOLEAN: c.boolean, NUMBER: c.number, STRING: c.string}
+    found |= {ARRAY: free.array, OBJECT: free.object, EVERY: free.any}
+    return found | {INTEGER: c.integer} if plain else found
 
 
 def dfa_states(tables: Tables, dfa: Dfa) -> int:

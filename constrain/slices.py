@@ -37,12 +37,9 @@ class EngineVocabulary:
         self._stops = np.array(vocabulary.stop_ids, np.int64)
         tries = SLICES + 4 + layout.GROUPS + len(layout.LONG)
         self.header = np.zeros(layout.V_TRIES + layout.V_TRIE_WIDTH * tries, np.int64)
+        self.address = int(self.header.ctypes.data)
         self._keep: list[npt.NDArray[Any]] = []
         self._fill_header(vocabulary)
-
-    @property
-    def address(self) -> int:
-        return int(self.header.ctypes.data)
 
     @property
     def plain(self) -> npt.NDArray[np.uint32]:

@@ -116,13 +116,14 @@ class Recycler:
                 self._held += array.nbytes
                 self._free.setdefault((table, len(array)), []).append(array)
 
-    def take_arena(self) -> Arena:
-        """An arena whose hash table is all zero."""
+    def take_arena(self, snapshot: Snapshot) -> Arena:
+        """An arena that holds a snapshot and nothing else."""
         with suppress(IndexError):
             arena = self._arenas.pop()
             self._held -= Arena.SIZE
-            return arena
-        return Arena()
+            if arena.snapshot is snapshot:
+                return arena
+        return Arena(snapshot)
 
     def give_arena(self, arena: Arena, arrays: dict[int, npt.NDArray[Any]]) -> None:
         """Take back an arena, and the arrays that took the place of its own as they grew."""
@@ -134,11 +135,15 @@ class Recycler:
 
 
 class Arena:
-    """The first arrays of a grammar in one block of memory, with a header that names them."""
+    """The first arrays of a grammar in one block of memory, with a header that names them.
+
+    What the program tables begin with is written once: grammars only append to it.
+    """
 
     SIZE = sum(4 * _WIDTHS[table] * cap for table, cap in _FIRST_CAPS.items()) + 16 * _FIRST_HASH
 
-    def __init__(self) -> None:
+    def __init__(self, snapshot: Snapshot) -> None:
+        self.snapshot = snapshot
         self.header = np.zeros(layout.H_SIZE, np.int64)
         self.fields = self.header.data
         self.address = int(self.header.ctypes.data)
@@ -150,12 +155,17 @@ class Arena:
             self.header[layout.H_CAP + table] = _FIRST_CAPS.get(table, _FIRST_HASH)
         self.header[layout.H_SCRATCH] = scratch.address
         self.views = {table: array.data.cast("B") for table, array in self.arrays.items()}
+        for table, rows, data in (*snapshot, *_MEMORY_START):
+            self.views[table][: len(data)] = data
+            self.header[layout.H_LEN + table] = rows
         self._first = self.header.copy()
 
     def wipe(self, clean: bool) -> None:
         """Make it as new; clean: the hash table's length in the header is that of its own."""
         if not clean or self.fields[layout.H_LEN + layout.H_HASH]:
             self.arrays[layout.H_HASH].fill(0)
+        for table, _, nothing in _MEMORY_START:
+            self.views[table][: len(nothing)] = nothing
         self.header[:] = self._first
 
 
@@ -233,7 +243,7 @@ class Tables:
         self.lock = threading.RLock()  # for all that is more than one call of a kernel
         self.grew = total.now()
         self._strict = True
-        self._arena = arena = _recycler.take_arena()
+        self._arena = arena = _recycler.take_arena(snapshot)
         self.header = arena.header
         self.address = arena.address
         self.arrays = arena.arrays.copy()
@@ -242,11 +252,6 @@ class Tables:
         self._views = arena.views.copy()  # of the arrays, as bytes
         self._objects: list[tuple[int, Sequence[int], bytes]] = []  # state, description and keys of each
         self._fields[layout.H_VOCAB] = vocabulary_address
-        for table, rows, data in snapshot:
-            self.reserve(table, rows)
-            self._views[table][: len(data)] = data
-            self._fields[layout.H_LEN + table] = rows
-        self._start_memory()
         total.add(self)
 
     def __del__(self) -> None:

@@ -7,6 +7,7 @@ import gc
 import random
 import sys
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from typing import Any
@@ -356,8 +357,6 @@ def test_two_hundred_live_grammars() -> None:
 
 def test_dropped_grammars_are_freed() -> None:
     """Matchers keep a grammar alive; what nobody holds goes."""
-    import weakref
-
     made = compiled()
     matcher = made.matcher()
     gone = weakref.ref(made)
@@ -373,6 +372,29 @@ def test_dropped_grammars_are_freed() -> None:
     del matcher
     gc.collect()
     assert gone() is None
+
+
+@pytest.mark.parametrize(
+    "grammar",
+    [
+        constrain.json_schema(SCHEMA),
+        constrain.json_schema({"oneOf": [{"required": ["a"]}, {"required": ["b"]}], "type": "object"}),
+        constrain.json_schema({"type": "array", "uniqueItems": True, "items": {"type": ["object", "string"]}}),
+        constrain.choice(["a", "b"]) + constrain.json_object(),
+        Rules("S", (("S", constrain.regex("a") + (Rule("S") | constrain.choice(["b"]))),)),
+    ],
+)
+def test_tables_are_freed_without_a_garbage_collection(grammar: Any) -> None:
+    gc.collect()
+    gc.disable()
+    try:
+        made = constrain.compile(grammar, vocabulary())
+        request(made, 0, steps=5)
+        tables = weakref.ref(made._tables)
+        del made
+        assert tables() is None
+    finally:
+        gc.enable()
 
 
 def test_limits_that_nothing_fits() -> None:

@@ -115,6 +115,14 @@ class Node:
         return f"<Node #{self.pointer}>"
 
 
+_BARE = frozenset(("place", "base", "raw", "types"))
+
+
+def is_bare(node: Node) -> bool:
+    """Whether one look shows that a subschema asserts types and nothing else."""
+    return len(node.__dict__) <= len(_BARE) and node.__dict__.keys() <= _BARE
+
+
 Scope = tuple[tuple[str, int], ...]
 
 
@@ -139,7 +147,12 @@ class Document:
     """One schema while it is read: a worklist of (node, raw subschema), so that no depth can exhaust the stack."""
 
     def __init__(
-        self, raw: Any, readers: Mapping[int, Container[str]], remotes: Retrieve, formats: bool = True
+        self,
+        raw: Any,
+        readers: Mapping[int, Container[str]],
+        remotes: Retrieve,
+        formats: bool = True,
+        anchored: bool = True,
     ) -> None:
         self.raw = raw
         self.readers = readers  # of each draft: the keywords that are more than annotations
@@ -149,6 +162,7 @@ class Document:
         self.pending: list[tuple[Node, dict[str, Any]]] = []
         self.patterns: dict[str, Dfa | None] = {}
         self.lengths = False  # whether some string's length is bounded
+        self.differing = False  # whether the items of some array must differ
         self.joined: list[Node] = []  # those with allOf, or $ref beside other keywords
         self.entangled = False
         self.size = 0
@@ -157,7 +171,7 @@ class Document:
         self._bearers: dict[int, tuple[Any, Resource]] = {}  # what bears one, by id()
         draft = draft_of(raw)
         self.top = Resource(identifier(raw, draft) or "", raw, draft)
-        if isinstance(raw, dict) and _bears_dynamic(raw):
+        if anchored and isinstance(raw, dict) and _bears_dynamic(raw):
             self.resources()
             self.top = self._enter(self.top, ())
         self.root = self.node(raw, None, "", None, self.top)
@@ -361,6 +375,11 @@ def _dynamic_anchor(raw: dict[str, Any], anchor: str) -> str | None:
     if anchor == "":
         return "" if raw.get("$recursiveAnchor") is True else None
     return anchor if raw.get("$dynamicAnchor") == anchor else None
+
+
+def may_bear_dynamic(text: str) -> bool:
+    """Whether a document of some text may bear a dynamic anchor: a quick look before `_bears_dynamic`."""
+    return "Anchor" in text or "\\u" in text
 
 
 def _bears_dynamic(raw: Any) -> bool:

@@ -7,7 +7,7 @@ A function takes (document, node, value, raw subschema), checks the value and wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from decimal import Decimal
 from typing import Any, NamedTuple
 
@@ -16,7 +16,7 @@ from constrain.errors import BudgetError, GrammarError, SchemaError
 from constrain.regex import compile_regex
 from constrain.regex_syntax import LOOK, Tree
 from constrain.regex_syntax import parse as parse_regex
-from constrain.schema.document import ARRAY, MAX_DIGITS, TYPES, Document, Node, Retrieve, escape, shown
+from constrain.schema.document import MAX_DIGITS, TYPES, Document, Node, Retrieve, escape, shown
 from constrain.schema.json_values import common
 from constrain.schema.remotes import bundled
 from constrain_kernels.determinise import ALT, CAT, CHARS, REPEAT
@@ -37,12 +37,13 @@ class Keyword(NamedTuple):
     last: int = 2020
 
 
-def parse(raw: Any, assert_formats: bool = True, remotes: Retrieve = bundled) -> Node:
+def parse(raw: Any, assert_formats: bool = True, remotes: Retrieve = bundled, anchored: bool = True) -> Node:
     """The root of a schema's graph of nodes; SchemaError or BudgetError says what cannot be used, and where.
 
-    remotes: gives the schema that a URI names, or None; by itself the metaschemas of the drafts.
+    remotes: gives the schema that a URI names, or None; by itself the metaschemas of the drafts. anchored: whether
+    there may be dynamic anchors.
     """
-    document = Document(raw, READERS, remotes, assert_formats)
+    document = Document(raw, READERS, remotes, assert_formats, anchored)
     pending = document.pending
     while pending:
         node, subschema = pending.pop()
@@ -56,14 +57,10 @@ def parse(raw: Any, assert_formats: bool = True, remotes: Retrieve = bundled) ->
     if document.patterns and (document.lengths or (document.joined and len(document.patterns) > 1)):
         document.entangled = True
     document.root.entangled = document.entangled
-    document.root.watched = _watched(document.nodes.values())
+    if document.differing:
+        document.root.watched = tuple(document.nodes.values())
     document.root.size = document.size + NODE_BYTES * len(document.nodes)
     return document.root
-
-
-def _watched(nodes: Collection[Node]) -> tuple[Node, ...]:
-    """The nodes to look at for items that must differ; none if no array's must."""
-    return tuple(nodes) if any(node.unique and node.types & ARRAY for node in nodes) else ()
 
 
 def _refuse_loops(nodes: list[Node]) -> None:
@@ -425,6 +422,7 @@ def unique_items(document: Document, node: Node, value: Any, raw: dict[str, Any]
     if not isinstance(value, bool):
         raise _wrong(node, "uniqueItems", value, "true or false")
     node.unique = value
+    document.differing = document.differing or value
 
 
 def unevaluated_properties(document: Document, node: Node, value: Any, raw: dict[str, Any]) -> None:

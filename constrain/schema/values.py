@@ -7,16 +7,17 @@ says which types and keywords hold together. Types, `enum` and `const` prune the
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
+from functools import cached_property, partial
 from typing import Any, NamedTuple
 
 from constrain.counted import Counted, counted
-from constrain.dfa import STATES, Dfa, intersect, length_dfa
+from constrain.dfa import STATES, Dfa, Recent, intersect, length_dfa
 from constrain.errors import BudgetError
 from constrain.regex import compile_regex
-from constrain.schema.document import ARRAY, BOOLEAN, EVERY, FRACTION, NULL, NUMBER, OBJECT, STRING, Node
+from constrain.schema.document import ARRAY, BOOLEAN, EVERY, FRACTION, NULL, NUMBER, OBJECT, STRING, Node, is_bare
 from constrain.schema.domains import Domain, domain
 from constrain.schema.formats import format_matches, format_parts
-from constrain.schema.json_values import common, number_fits, spell_string, type_of
+from constrain.schema.json_values import common, number_fits, spell_scalar, spell_string, type_of
 from constrain.schema.numbers import number_dfa
 from constrain.schema.unique import has_room
 from constrain.schema.verdicts import Verdicts
@@ -27,9 +28,13 @@ MAX_ALTERNATIVES = 4096
 MAX_CONJUNCTIONS = 50_000
 MAX_LENGTH = 5_000  # code points in an automaton
 KEY_BYTES = 256  # of states for a character of a key, at most
+RECENT_BYTES = 2 << 20  # of automata that other schemas may ask for again
+LOOKS = 8  # levels of required members, and enumerated values, that a quick look takes in
 
 _JUDGED = frozenset("one_of negated condition dependents contains unevaluated_properties unevaluated_items".split())
 _KEYED = frozenset("pattern_properties names min_properties max_properties".split())
+_LISTED = frozenset("place base raw types enum".split())
+_recent = Recent(RECENT_BYTES)
 
 
 class Alternative(NamedTuple):
@@ -65,15 +70,21 @@ class Values:
 
     def __init__(self, dot_zero: bool = False, ordered: bool = True) -> None:
         self.dot_zero = dot_zero
-        self.verdicts = Verdicts(self, ordered)
+        self.ordered = ordered
         self._judged: dict[Node, bool] = {}
         self._patterns: dict[str, Dfa] = {}
         self._alternatives: dict[Conjunction, list[Alternative]] = {}
         self._live: dict[Conjunction, bool] = {}
+        self._surely: set[Node] = set()  # those whose required members were looked at
         self._domains: dict[Conjunction, Domain] = {}
         self._strings: dict[tuple[Any, ...], Dfa | Counted] = {}
         self._numbers: dict[tuple[Any, ...], Dfa] = {}
         self._open: set[Node] = set()  # branches being expanded
+
+    @cached_property
+    def verdicts(self) -> Verdicts:
+        """What can only be judged at the end of a value."""
+        return Verdicts(self, self.ordered)
 
     # --- alternatives ----------------------------------------------------------------------------------------------
 
@@ -192,6 +203,8 @@ class Values:
     def _needs_verdicts(self, node: Node) -> bool:
         found = self._judged.get(node)
         if found is None:
+            if is_bare(node):
+                return False
             own = not _JUDGED.isdisjoint(node.__dict__)
             self._judged[node] = own
             below = (*node.all_of, *(branch for group in node.any_of for branch in group))
@@ -243,9 +256,11 @@ class Values:
 
     def pattern_dfa(self, pattern: str) -> Dfa:
         """The strings that a pattern matches, spelled as JSON."""
-        if pattern not in self._patterns:
-            self._patterns[pattern] = compile_regex(pattern, dialect="ecma", spelling="json", search=True)
-        return self._patterns[pattern]
+        found = self._patterns.get(pattern)
+        if found is None:
+            make = partial(compile_regex, pattern, dialect="ecma", spelling="json", search=True)
+            found = self._patterns[pattern] = _recent.get(pattern, make)
+        return found
 
     def _pattern(self, alternative: Alternative, pattern: str) -> Dfa:
         node = next(n for n in alternative.nodes if n.pattern == pattern)
@@ -268,11 +283,8 @@ class Values:
         steps = tuple(sorted({n.multiple_of for n in nodes if n.multiple_of is not None}))
         key = (bounds, whole, steps)
         if key not in self._numbers:
-            parts = [
-                number_dfa(*bounds, integer=whole, dot_zero=self.dot_zero, multiple_of=step)
-                for step in steps or (None,)
-            ]
-            self._numbers[key] = intersect(*parts)
+            make = partial(_numbers, bounds, whole, whole and self.dot_zero, steps)
+            self._numbers[key] = _recent.get((*key, self.dot_zero), make)
         return self._numbers[key]
 
     # --- containers ------------------------------------------------------------------------------------------------
@@ -372,11 +384,37 @@ class Values:
 
     def live(self, conjunction: Conjunction) -> bool:
         """Whether some value is valid."""
-        if not conjunction or (len(conjunction) == 1 and _surely_live(conjunction[0])):
+        if not conjunction or (len(conjunction) == 1 and self._is_surely_live(conjunction[0], LOOKS)):
             return True
         if conjunction not in self._live:
             self._settle(conjunction)
         return self._live[conjunction]
+
+    def _is_surely_live(self, node: Node, depth: int) -> bool:
+        """Whether a look at a node, and at what it requires down to some depth, shows that some value is valid; False
+        does not mean that none is."""
+        if is_bare(node):
+            return node.types != 0
+        if node in self._surely:
+            return True
+        if node.enum is not None:
+            return node.__dict__.keys() <= _LISTED and any(_is_listed(node, value) for value in node.enum[:LOOKS])
+        if node.any_of or node.all_of or not _JUDGED.isdisjoint(node.__dict__):
+            return False
+        if _has_surely_scalar(node):
+            return True
+        if not _KEYED.isdisjoint(node.__dict__):
+            return False
+        found = bool(node.types & ARRAY) and not node.min_items
+        if not found and node.types & OBJECT and depth:
+            found = all(self._is_surely_met(node, name, depth - 1) for name in node.required)
+            if found:
+                self._surely.add(node)
+        return found
+
+    def _is_surely_met(self, node: Node, name: str, depth: int) -> bool:
+        child = node.properties.get(name, node.additional)
+        return spell_string(name) is not None and (child is None or self._is_surely_live(child, depth))
 
     def _settle(self, start: Conjunction) -> None:
         """Decide a conjunction and all it depends on: a least fixed point, what is needed first being asked last."""
@@ -412,7 +450,7 @@ class Values:
                 return None
             for needs in (self._array_needs(alternative), self._object_needs(alternative)):
                 if needs is not None:
-                    needs = [c for c in needs if c and not (len(c) == 1 and _surely_live(c[0]))]
+                    needs = [c for c in needs if c and not (len(c) == 1 and self._is_surely_live(c[0], 1))]
                     if not needs:
                         return None
                     found.append(needs)
@@ -467,25 +505,24 @@ def _is_ascii(dfa: Dfa) -> bool:
     return bool(dfa.classes[0x5C] == nowhere and (dfa.classes[0x80:] == nowhere).all())
 
 
-def _surely_live(node: Node) -> bool:
-    """Whether one look shows that some value is valid; False does not mean that none is."""
-    if node.any_of or node.all_of or node.enum is not None or not _JUDGED.isdisjoint(node.__dict__):
-        return False
+def _has_surely_scalar(node: Node) -> bool:
+    """Whether one look at a node's own keywords shows that some scalar is valid."""
     types = node.types
     if types & (NULL | BOOLEAN):
         return True
-    if not _KEYED.isdisjoint(node.__dict__) or node.multiple_of is not None:
-        return False
-    if types & OBJECT and not node.required:
+    free = types & STRING and node.pattern is None and node.format is None
+    if free and (node.max_length is None or node.min_length <= node.max_length):
         return True
-    if types & STRING and node.pattern is None and node.format is None:
-        return node.max_length is None or node.min_length <= node.max_length
-    if types & ARRAY and not node.min_items:
-        return True
-    if types & NUMBER:
+    if types & NUMBER and node.multiple_of is None:
         below = node.minimum is None and node.above_minimum is None
         return below or (node.maximum is None and node.below_maximum is None)
     return False
+
+
+def _is_listed(node: Node, value: Any) -> bool:
+    """Whether an enumerated value is a scalar that a node without other keywords allows."""
+    kind = type_of(value)
+    return bool(kind & node.types) and kind not in (ARRAY, OBJECT) and bool(spell_scalar(value))
 
 
 def unbounded(node: Node) -> bool:
@@ -505,6 +542,12 @@ def lengths(alternative: Alternative) -> tuple[int, int | None]:
         return alternative.nodes[0].min_length, alternative.nodes[0].max_length
     least = max([n.min_length for n in alternative.nodes], default=0)
     return least, _tightest(min, [n.max_length for n in alternative.nodes])
+
+
+def _numbers(bounds: tuple[Any, ...], whole: bool, dot_zero: bool, steps: tuple[Any, ...]) -> Dfa:
+    """The numbers within bounds that are multiples of every step."""
+    parts = [number_dfa(*bounds, integer=whole, dot_zero=dot_zero, multiple_of=step) for step in steps or (None,)]
+    return intersect(*parts)
 
 
 def bounded(parts: list[Dfa], least: int, most: int | None) -> Dfa | Counted:
