@@ -47,6 +47,7 @@ from constrain_kernels import layout
 QUOTE = 0x22
 MAX_ITEMS = 64
 MANY_FACTS = 12
+PREPARED = 4  # members' values that are built when compiling
 MANY_MEMBERS = 30  # members of an object times facts that hang on them, from which on their values are built later
 
 
@@ -87,12 +88,25 @@ class JsonStates:
                 raise UnsatisfiableError("", "no JSON value is valid under this schema")
             start = self.state((node,))
             if start in self.pending and self._decides_much(node):
-                self.define(start)  # now, and not when the first mask is waited for
+                self._prepare(start)  # now, and not when the first mask is waited for
             while self.pending and size > self.tables.limit // 4:  # so large that it may not fit: see now
                 self.define(next(iter(self.pending)))
         except RecursionError:
             raise BudgetError("the schema is nested too deeply") from None
         return start
+
+    def _prepare(self, start: int) -> None:
+        """Define the start, and the values of the first members that much hangs on."""
+        self.define(start)
+        members = [state for state, builder in self.pending.items() if _calls(builder, JsonStates._define_member)]
+        for state in members[:PREPARED]:
+            known = len(self.pending)
+            self.define(state)
+            runs = [
+                run for run, builder in [*self.pending.items()][known - 1 :] if _calls(builder, JsonStates._define_run)
+            ]
+            for run in runs:
+                self.define(run)
 
     def _decides_much(self, node: Node) -> bool:
         """Whether the first state of an object hangs on so many facts that it takes long to build."""
@@ -587,6 +601,10 @@ def _of_types(free: AnyValue, plain: bool) -> dict[int, int]:
     found = {NULL: c.null, BOOLEAN: c.boolean, NUMBER: c.number, STRING: c.string}
     found |= {ARRAY: free.array, OBJECT: free.object, EVERY: free.any}
     return found | {INTEGER: c.integer} if plain else found
+
+
+def _calls(builder: Any, function: Callable[..., None]) -> bool:
+    return isinstance(builder, partial) and builder.func is function
 
 
 def dfa_states(tables: Tables, dfa: Dfa) -> int:

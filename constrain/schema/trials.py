@@ -30,6 +30,7 @@ class Trials:
     def __init__(self, verdicts: Verdicts) -> None:
         self.verdicts = verdicts
         self._vectors: dict[frozenset[int], list[Facts]] = {}
+        self._found: dict[Facts, dict[Facts, Any]] = {}
         self._last: tuple[Stage, _Trial | None] | None = None
 
     def completes(self, stage: Stage, family: Family, paths: Iterable[Path]) -> Path | None:
@@ -65,7 +66,7 @@ class Trials:
         v = self.verdicts
         samples = v.samples_of(v.formulas.support(formula))
         if samples.exact:
-            for value, facts in self._judged(v.formulas.support(formula), samples):
+            for facts, value in self._judged(v.formulas.support(formula), samples).items():
                 if v.formulas.holds(formula, facts, {}):
                     return _spell(value)
         return None
@@ -82,18 +83,22 @@ class Trials:
     def _seen(self, demands: Facts) -> Iterator[Facts]:
         samples = self.verdicts.samples_of(demands)
         if samples.exact:
-            yield from (facts for _, facts in self._judged(demands, samples))
+            yield from self._judged(demands, samples)
             return
         for text in map(_spell, filter(_is_spelled, samples.values[:MAX_TRIED])):
             yield frozenset(fact for fact in demands if self.verdicts.fits(fact, text))
 
-    def _judged(self, demands: Facts, samples: Samples) -> Iterator[tuple[Any, Facts]]:
-        """The samples with the schemas that they satisfy."""
-        what = self.verdicts.formulas.what
-        fitting = {fact: samples.fitting(what(fact)[1]) for fact in demands}
-        for sample, value in enumerate(samples.values):
-            if _is_spelled(value):
-                yield value, frozenset([fact for fact, mask in fitting.items() if mask >> sample & 1])
+    def _judged(self, demands: Facts, samples: Samples) -> dict[Facts, Any]:
+        """What samples make of schemas: those that they satisfy, with the first such sample."""
+        found = self._found.get(demands)
+        if found is None:
+            found = self._found[demands] = {}
+            what = self.verdicts.formulas.what
+            fitting = [(fact, samples.fitting(what(fact)[1])) for fact in demands]
+            for sample, value in enumerate(samples.values):
+                if _is_spelled(value):
+                    found.setdefault(frozenset([fact for fact, mask in fitting if mask >> sample & 1]), value)
+        return found
 
 
 def _spell(value: Any) -> bytes:
@@ -196,7 +201,7 @@ class _Trial:
                 continue
             for asked, now in self._outcomes(member, base, len(path)):
                 if self._distance(self._goals[goal].still_failing(base, failing, now), now) < nearest:
-                    text = self.verdicts.example(asked)
+                    text = self.verdicts.example(self._value(*asked))
                     if text is not None:
                         return member, text
         return None
@@ -213,8 +218,14 @@ class _Trial:
             if not isinstance(member, int) or not (member in self.stage.seen or member < self.stage.place):
                 yield member
 
-    def _outcomes(self, member: Any, base: _Base, others: int) -> Iterator[tuple[int, Facts]]:
-        """What a member's values can make of the facts that hold: (formula of the value, those that hold then)."""
+    def _value(self, asked: Facts, vector: Facts) -> int:
+        """The formula that of some schemas a value satisfies just those of a vector."""
+        f = self.verdicts.formulas
+        return f.and_([*vector, *(f.not_(fact) for fact in asked - vector)])
+
+    def _outcomes(self, member: Any, base: _Base, others: int) -> Iterator[tuple[tuple[Facts, Facts], Facts]]:
+        """What a member's values can make of the facts that hold: what is asked of the value and what it satisfies of
+        that, and the facts that hold then."""
         f = self.verdicts.formulas
         certain = self._with(member, others, base.true)
         demands = {f: self._own[f][member] for f in self._touching.own.get(member, ()) if f in base.true}
@@ -223,8 +234,7 @@ class _Trial:
         asked = frozenset().union(*conjuncts.values())
         for vector in self.verdicts.trials.vectors(asked):
             lost = never.union(fact for fact, facts in conjuncts.items() if not facts <= vector)
-            value = f.and_([*vector, *(f.not_(fact) for fact in asked - vector)])
-            yield value, certain - lost if lost else certain
+            yield (asked, vector), certain - lost if lost else certain
 
     def _after(self, base: _Base, now: Facts) -> list[frozenset[int]]:
         """The parts of each goal that fail where other facts hold."""
