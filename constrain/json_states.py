@@ -355,7 +355,10 @@ class JsonStates:
         if alternative is not None:
             return self._typed(alternative)
         if kind in (STRING, NUMBER):
-            dfa = self.verdicts.scalars(kind, verdicts)
+            strings = self.verdicts.strings(verdicts[0]) if kind == STRING and len(verdicts) == 1 else None
+            if isinstance(strings, Counted):
+                return [self._count(strings)] if strings.possible else []
+            dfa = strings or self.verdicts.scalars(kind, verdicts)
             return [] if not dfa.n_states else [self.quoted(dfa) if kind == STRING else self.dfa(dfa)]
         if len(verdicts) == 1:
             several = self.verdicts.formulas.alternatives(verdicts[0], MAX_ITEMS)

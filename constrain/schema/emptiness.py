@@ -6,6 +6,7 @@ The answers are a least fixed point over all questions.
 from __future__ import annotations
 
 from collections.abc import Hashable
+from itertools import islice
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from constrain.errors import BudgetError
@@ -42,7 +43,8 @@ class Emptiness:
         self._alive: dict[tuple[Run, Family | None], list[frozenset[int]]] = {}  # keys of members that complete a stage
         self._dead: dict[tuple[Run, Family | None], list[frozenset[int]]] = {}  # keys seen where none can
         self._answers: dict[Hashable, bool] = {}
-        self._asking: dict[Hashable, int] = {}
+        self._asking: dict[Hashable, int] = {}  # how many were being asked before
+        self._tentative: dict[tuple[str, Any], int] = {}  # false answers with the first open question they hang on
         self._lowest = 1 << 30
         self._questions = 0
 
@@ -169,31 +171,50 @@ class Emptiness:
             self._alive.setdefault(stage[:2], []).append(keys)
 
     def _ask(self, question: tuple[str, Any]) -> bool:
-        """A least fixed point: what is being asked counts as false, and false answers that hang on it are not kept."""
+        """A least fixed point: what is being asked counts as false. A false answer that hangs on it is no more than
+        tentative, until what it hangs on is answered: if falsely, it is final, and else to be asked again."""
         answer = self._answers.get(question)
         if answer is not None:
             return answer
-        if question in self._asking:
-            self._lowest = min(self._lowest, self._asking[question])
+        hanging = self._asking.get(question, self._tentative.get(question))
+        if hanging is not None:
+            self._lowest = min(self._lowest, hanging)
             return False
         self._questions += 1
         if self._questions > MAX_QUESTIONS:
             raise BudgetError(f"whether the schema can be satisfied takes over {MAX_QUESTIONS} questions")
-        depth = self._asking[question] = len(self._asking)
+        depth, since = len(self._asking), len(self._tentative)
+        self._asking[question] = depth
         before, self._lowest = self._lowest, 1 << 30
+        found, lowest = True, depth
         try:
             found = self._value(question[1]) if question[0] == "value" else self._stage(question[1])
+            lowest = self._lowest
         finally:
             del self._asking[question]
-        if found or self._lowest >= depth:
-            if question[0] == "stage":
-                self._keep(question[1], found)
-            else:
-                self._answers[question] = found
-            self._lowest = before
-        else:
-            self._lowest = min(before, self._lowest)
+            self._lowest = before if found or lowest >= depth else min(before, lowest)
+            self._answer(question, found, lowest, depth, since)
         return found
+
+    def _answer(self, question: tuple[str, Any], found: bool, lowest: int, depth: int, since: int) -> None:
+        """Keep an answer, and what has become of those that were tentative since the question."""
+        later = [*islice(reversed(self._tentative), len(self._tentative) - since)]
+        if not found and lowest < depth:
+            for other in later:
+                self._tentative[other] = min(self._tentative[other], lowest)
+            self._tentative[question] = lowest
+            return
+        for other in later:
+            del self._tentative[other]
+            if not found:
+                self._settle(other, False)
+        self._settle(question, found)
+
+    def _settle(self, question: tuple[str, Any], answer: bool) -> None:
+        if question[0] == "stage":
+            self._keep(question[1], answer)
+        else:
+            self._answers[question] = answer
 
     def _value(self, formula: int) -> bool:
         for kind in KINDS:
@@ -207,7 +228,7 @@ class Emptiness:
                 if nodes is not None:
                     if self.values.has_scalar(kind, nodes):
                         return True
-                elif self._v.scalars(kind, (here,)).n_states:
+                elif self._v.is_scalar_possible(kind, here):
                     return True
             elif array_possible(self._v, here) if kind == ARRAY else self._object_possible(here):
                 return True

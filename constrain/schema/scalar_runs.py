@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
+from constrain.counted import Counted, bounded
 from constrain.dfa import STATES, Dfa, complement_within, from_classes, side_by_side, union, universe
 from constrain.schema.document import STRING, Node
 from constrain.schema.formula import TRUE
@@ -37,6 +38,7 @@ class ScalarRuns:
         self._v = verdicts
         self.formulas, self.expander, self.values = verdicts.formulas, verdicts.expander, verdicts.values
         self.ordered = verdicts.ordered
+        self._strings: dict[int, Dfa | Counted] = {}
         self._automata: dict[tuple[int, Run], Dfa] = {}
 
     def scalars(self, kind: int, verdicts: Run) -> Dfa:
@@ -46,6 +48,30 @@ class ScalarRuns:
         if found is None:
             found = self._automata[key] = self._scalars(kind, verdicts)
         return found
+
+    def strings(self, formula: int) -> Dfa | Counted:
+        """The strings of a single verdict, their length counted in a register where that keeps the automaton small."""
+        found = self._strings.get(formula)
+        if found is None:
+            found = self._strings[formula] = self._bounded(formula)
+        return found
+
+    def _bounded(self, formula: int) -> Dfa | Counted:
+        f = self.formulas
+        conjuncts = f.conjuncts(formula)
+        whats: list[Any] = [f.what(fact) if f.is_fact(fact) else ("",) for fact in conjuncts]
+        lengths = {fact: what[1] for fact, what in zip(conjuncts, whats, strict=True) if _is_length(what)}
+        if not lengths:
+            return self.scalars(STRING, (formula,))
+        least = max(node.min_length for node in lengths.values())
+        most = min([node.max_length for node in lengths.values() if node.max_length is not None], default=None)
+        dfa = self.scalars(STRING, (f.and_([fact for fact in conjuncts if fact not in lengths]),))
+        return bounded([dfa], least, most) if dfa.n_states else dfa
+
+    def is_possible(self, kind: int, formula: int) -> bool:
+        """Whether some string or number makes a formula true."""
+        found = self.strings(formula) if kind == STRING else self.scalars(kind, (formula,))
+        return found.possible if isinstance(found, Counted) else found.n_states > 0
 
     def _scalars(self, kind: int, verdicts: Run) -> Dfa:
         if not any(verdicts):
@@ -118,6 +144,11 @@ class ScalarRuns:
         return number_dfa(
             node.minimum, node.above_minimum, node.maximum, node.below_maximum, multiple_of=node.multiple_of
         )
+
+
+def _is_length(what: tuple[Any, ...]) -> bool:
+    """Whether a fact is that a string is not too long or too short."""
+    return what[0] == "own" and all(getattr(what[1], name) is None for name in ("pattern", "format"))
 
 
 @cache

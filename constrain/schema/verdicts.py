@@ -48,6 +48,8 @@ class Verdicts:
         self.trials = Trials(self)
 
         self.scalars = self._scalar_runs.scalars
+        self.strings = self._scalar_runs.strings
+        self.is_scalar_possible = self._scalar_runs.is_possible
         self.array = self.stages.array
         self.object = self.stages.object
         self.names = self.stages.names

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from constrain.counted import Counted
 from constrain.dfa import Dfa, from_classes, universe
 from constrain.schema.document import ARRAY, NULL, NUMBER, OBJECT, STRING
 from constrain.schema.expand import KINDS, NO, YES
@@ -41,8 +42,15 @@ def _of_kind(verdicts: Verdicts, kind: int, formula: int) -> bytes | None:
         if nodes is not None and kind == STRING and all(n.pattern is None and n.format is None for n in nodes):
             least, most = lengths(Alternative(STRING, None, nodes))
             return b'"' + b"a" * least + b'"' if most is None or least <= most else None
-        text = next(words(verdicts.scalars(kind, (formula,))), None)
-        return text if text is None or kind == NUMBER else b'"' + text + b'"'
+        if kind == NUMBER:
+            return next(words(verdicts.scalars(NUMBER, (formula,))), None)
+        strings = verdicts.strings(formula)
+        if isinstance(strings, Counted):
+            found = islice(words(strings.dfa), CANDIDATES)
+            text = next((word for word in found if len(word.decode()) <= strings.most), None)
+        else:
+            text = next(words(strings), None)
+        return None if text is None else b'"' + text + b'"'
     for way in verdicts.formulas.alternatives(formula, CANDIDATES):
         stage = verdicts.array((way,)) if kind == ARRAY else verdicts.object((way,))
         members = path(verdicts, stage, False) if verdicts.completes(stage) else None
