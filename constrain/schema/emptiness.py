@@ -243,7 +243,7 @@ class Emptiness:
             return True
         bare = self._bare(stage)
         open_: list[tuple[int, Any, Way]] = []
-        for member in self._v.members(stage):
+        for member in self._needed(stage):
             for way in self._v.after(stage, member):
                 # a key that changes nothing but what is seen brings no nearer to an end
                 if self._bare(way.stage) != bare:
@@ -256,6 +256,29 @@ class Emptiness:
             if self.possible(way.value) and self.completes(way.stage):
                 return self._v.note(stage, member, way)
         return False
+
+    def _needed(self, stage: Stage) -> list[Any]:
+        """Members one of which must come, and may come next.
+
+        What does not hold where an object ends now is made to hold by a member that it speaks of; where keys may stand
+        in any order, that one may be the next.
+        """
+        members = self._v.members(stage)
+        if stage.family is None or self.ordered or self._v.counts(stage.verdicts):
+            return members
+        found: set[Any] = set()
+        for verdict in filter(None, stage.verdicts):
+            lacking = [part for part in self.formulas.conjuncts(verdict) if not self._v.holds_at_end(part)]
+            wanted = [self._spoken_of(part, stage.family) for part in lacking]
+            found |= min(wanted, key=len, default=frozenset())
+        return [member for member in members if member in found]
+
+    def _spoken_of(self, formula: int, family: Family) -> frozenset[Any]:
+        """The members of whose values or presence a formula speaks."""
+        whats = [self.formulas.what(fact) for fact in self.formulas.support(formula)]
+        index = family.keys.index
+        wanted = frozenset([index[what[1]] for what in whats if what[0] == "has" and what[1] in index])
+        return wanted | (self._concerns(formula, family) or frozenset())
 
     @staticmethod
     def _bare(stage: Stage) -> Stage:
@@ -277,23 +300,21 @@ class Emptiness:
         if over:
             always = tuple([fact for fact in always if fact not in over])
             stage = stage._replace(verdicts=(self.formulas.and_([*always, rest]),))
-        wanted = [fact for fact in always if self._v.is_has(fact)]
-        concerned = self._concerns(rest, family) if wanted and not self._v.counts((rest,)) else None
-        if not wanted or concerned is None:
-            return Sure(stage, ())
         owners = [self.formulas.what(fact)[1] for fact in always if not self._v.is_has(fact)]
-        left, members = [], []
-        for fact in always:
-            name = self.formulas.what(fact)[1] if self._v.is_has(fact) else None
-            key = family.keys.index.get(name, -1) if name is not None else -1
-            if key < 0 or key in concerned:
-                left.append(fact)
-                continue
-            demands = [self._v.demands(family, node).get(key, TRUE) for node in owners]
-            value = self.formulas.and_(demands)
-            if not self.possible(value):
+        wanted = {fact: self.formulas.what(fact)[1] for fact in always if self._v.is_has(fact)}
+        if not wanted:
+            return Sure(stage, ())
+        concerned = None if self._v.counts((rest,)) else self._concerns(rest, family)
+        left, members = [fact for fact in always if fact not in wanted], []
+        for fact, name in wanted.items():
+            key = family.keys.index.get(name, -1)
+            value = self.formulas.and_([self._v.demands(family, node).get(key, TRUE) for node in owners])
+            if key < 0 or not self.possible(value):
                 return None
-            members.append((key, value))
+            if concerned is None or key in concerned:
+                left.append(fact)
+            else:
+                members.append((key, value))
         return Sure(stage._replace(verdicts=(self.formulas.and_([*left, rest]),)), tuple(members))
 
     def _concerns(self, formula: int, family: Family) -> frozenset[Any] | None:

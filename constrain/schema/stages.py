@@ -230,6 +230,10 @@ class Stages:
             values = [self.formulas.rewrite(formula, self._at_end, None, self._ended) for formula in asked]
         return values.index(TRUE) + 1 if TRUE in values else 0
 
+    def holds_at_end(self, formula: int) -> bool:
+        """Whether a formula about an object holds where it ends."""
+        return self.formulas.rewrite(formula, self._at_end, None, self._ended) == TRUE
+
     def _at_end(self, fact: int, place: int = 0) -> int:
         """What a fact comes to where a container ends; place: of an array, how many items it has."""
         what = self.formulas.what(fact)

@@ -59,6 +59,7 @@ class Verdicts:
         self.demands = self.stages.demands
         self.counts = self.stages.counts
         self.ends = self.stages.ends
+        self.holds_at_end = self.stages.holds_at_end
         self.awaited = self.stages.awaited
         self.is_over = self.stages.is_over
         self.open_members = self.stages.open_members
