@@ -89,6 +89,24 @@ def test_cases(schema: Any, values: list[Any], order: str, monkeypatch: pytest.M
             assert (any if order == "schema" else all)(found) == validator.is_valid(value), value
 
 
+@pytest.mark.parametrize(
+    ("limit", "value"),
+    [("emptiness.MAX_QUESTIONS", 1), ("steps.MAX_WAYS", 1), ("splits.MAX_VERDICTS", 1), ("formula.MAX_FORMULAS", 30)],
+)
+@pytest.mark.parametrize("order", ["schema", "any"])
+def test_budget_errors_name_their_place(limit: str, value: int, order: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    branches = [
+        {"properties": {"kind": {"pattern": f"^.{{{i}}}[a-z]"}, f"k{i}": {"type": "integer"}}, "required": ["kind"]}
+        for i in range(6)
+    ]
+    schema = {"properties": {"plain": {}, "deep": {"type": "object", "oneOf": branches}}, "required": ["deep"]}
+    grammar = constrain.json_schema(schema, property_order=order)
+    assert accepts(constrain.compile(grammar, byte_vocabulary()), b'{"deep": {"kind": "a0000"}}')
+    monkeypatch.setattr(f"constrain.schema.{limit}", value)
+    with pytest.raises(constrain.BudgetError, match=r"^at #/properties/deep.*; "):
+        accepts(constrain.compile(grammar, byte_vocabulary()), b'{"deep": {"kind": "a0000"}}')
+
+
 @pytest.mark.parametrize("ordered", [True, False])
 def test_what_trials_admit_has_ways(ordered: bool) -> None:
     """Over the stages near the beginning of drawn schemas' objects."""

@@ -182,23 +182,32 @@ class Emptiness:
             return False
         self._questions += 1
         if self._questions > MAX_QUESTIONS:
-            raise BudgetError(f"whether the schema can be satisfied takes over {MAX_QUESTIONS} questions")
+            raise BudgetError(
+                f"whether a value satisfies all that is asked takes over {MAX_QUESTIONS} questions to decide; ask for "
+                "less under 'not', 'oneOf' and 'if', or let a required key with a 'const' tell branches apart"
+            )
         depth, since = len(self._asking), len(self._tentative)
         self._asking[question] = depth
         before, self._lowest = self._lowest, 1 << 30
-        found, lowest = True, depth
         try:
             found = self._value(question[1]) if question[0] == "value" else self._stage(question[1])
-            lowest = self._lowest
+        except Exception as error:
+            self._tentative.clear()  # what they hang on is not asked any more
+            if not isinstance(error, BudgetError):
+                raise
+            about = (question[1],) if question[0] == "value" else question[1].verdicts
+            raise error.located(self._v.pointer(about)) from None
         finally:
             del self._asking[question]
-            self._lowest = before if found or lowest >= depth else min(before, lowest)
-            self._answer(question, found, lowest, depth, since)
+            lowest, self._lowest = self._lowest, before
+        if not found and lowest < depth:
+            self._lowest = min(before, lowest)
+        self._answer(question, found, lowest, depth, since)
         return found
 
     def _answer(self, question: tuple[str, Any], found: bool, lowest: int, depth: int, since: int) -> None:
         """Keep an answer, and what has become of those that were tentative since the question."""
-        later = [*islice(reversed(self._tentative), len(self._tentative) - since)]
+        later = [*islice(reversed(self._tentative), max(0, len(self._tentative) - since))]
         if not found and lowest < depth:
             for other in later:
                 self._tentative[other] = min(self._tentative[other], lowest)

@@ -81,7 +81,9 @@ class Formulas:
         if found is None:
             found = self._known[node] = len(self._nodes)
             if found >= MAX_FORMULAS:
-                raise BudgetError(f"the schema's conditions combine into over {MAX_FORMULAS} formulas")
+                raise BudgetError(
+                    f"conditions combine into over {MAX_FORMULAS} formulas; ask for less under 'not', 'oneOf' and 'if'"
+                )
             self._nodes.append(node)
             self._support.append(frozenset([found]) if args is None else _NOTHING.union(*map(self.support, args)))
         return found

@@ -11,6 +11,7 @@ import numpy as np
 
 from constrain.counted import Counted, bounded
 from constrain.dfa import STATES, Dfa, complement_within, from_classes, side_by_side, union, universe
+from constrain.errors import BudgetError
 from constrain.schema.document import STRING, Node
 from constrain.schema.formula import TRUE
 from constrain.schema.json_values import spell_scalar
@@ -46,7 +47,11 @@ class ScalarRuns:
         key = (kind, verdicts)
         found = self._automata.get(key)
         if found is None:
-            found = self._automata[key] = self._scalars(kind, verdicts)
+            try:
+                found = self._automata[key] = self._scalars(kind, verdicts)
+            except BudgetError as error:
+                pointer = self._v.pointer(verdicts)
+                raise BudgetError(f"{error}; join fewer or shorter conditions of a value").located(pointer) from None
         return found
 
     def strings(self, formula: int) -> Dfa | Counted:

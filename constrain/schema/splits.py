@@ -15,6 +15,10 @@ if TYPE_CHECKING:
     from constrain.schema.verdicts import Verdicts
 
 MAX_VERDICTS = 600
+TOO_MANY = (
+    f"what branches and conditions ask of one member combines in over {MAX_VERDICTS} ways; let fewer of them "
+    "speak of the same member, or ask the same in each"
+)
 ASK_FROM = 5  # undecided schemas of one member from which on impossible combinations are looked for
 
 Literals = tuple[tuple[int, int], ...]  # facts with what was decided of them
@@ -47,7 +51,7 @@ class Splits:
             if not open_:
                 found[here] = self.formulas.or_([found.get(here, FALSE), self._value_of(literals, samples)])
                 if len(found) > MAX_VERDICTS:
-                    raise BudgetError(f"the schemas of one member combine in over {MAX_VERDICTS} ways")
+                    raise BudgetError(TOO_MANY)
                 continue
             fact = min(open_)
             node = what(fact)[1]
@@ -101,7 +105,7 @@ class Splits:
             if any(after):
                 leading.setdefault(after, []).append(alike)
         if len(leading) > MAX_VERDICTS:
-            raise BudgetError(f"the schemas of one member combine in over {MAX_VERDICTS} ways")
+            raise BudgetError(TOO_MANY)
         return {after: self._formula(literals, masks, samples.all, sets) for after, sets in leading.items()}
 
     def _formula(self, literals: list[tuple[int, int]], masks: list[int], everything: int, sets: list[int]) -> int:

@@ -36,7 +36,10 @@ class Steps:
         if found is None:
             found = self._ways[key] = self._after(stage, member, holding)
             if len(self._ways) > MAX_WAYS:
-                raise BudgetError(f"the conditions of objects and arrays combine in over {MAX_WAYS} ways")
+                raise BudgetError(
+                    f"the conditions of objects and arrays combine in over {MAX_WAYS} ways; let them hang on fewer "
+                    "members, or let a required key with a 'const' tell branches apart"
+                )
         return found
 
     def _after(self, stage: Stage, member: Any, holding: bool) -> list[Way]:

@@ -112,6 +112,12 @@ class Verdicts:
             return found
         return sorted(frozenset().union(*map(self.formulas.support, verdicts)))
 
+    def pointer(self, run: Run) -> str:
+        """The JSON pointer of a schema that verdicts ask for, the outermost of them."""
+        whats = [self.formulas.what(fact) for fact in self.facts(run)]
+        nodes = [what[1] for what in whats if what[0] in ("V", "own", "unevaluated", "contains")]
+        return min([node.pointer for node in nodes if node.place], key=lambda pointer: pointer.count("/"), default="")
+
     def owners(self, formula: int) -> tuple[Node, ...] | None:
         """The nodes whose own keywords a formula asks for, if it asks for no more."""
         facts = self.formulas.conjuncts(formula)
