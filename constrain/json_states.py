@@ -377,6 +377,10 @@ class JsonStates:
             if len(several) > 1:  # a union is a set of items, each of which lives by itself
                 names = self.verdicts.names(verdicts) if kind == OBJECT else ()
                 return [part for formula in several for part in self._judged(kind, (formula,), names)]
+        asked = [cls for cls, verdict in enumerate(verdicts) if verdict]
+        if len(verdicts) > 1 and len(asked) == 1:  # no other can hold of this kind: as if there were no other
+            after = self.tables.state(eps=asked[0])
+            return [self.tables.state(calls=[(p, after)]) for p in self._judged(kind, (verdicts[asked[0]],), names)]
         if kind == ARRAY:
             refuse(self.verdicts, verdicts)
         stage = self.verdicts.array(verdicts) if kind == ARRAY else self.verdicts.object(verdicts, names)

@@ -73,6 +73,22 @@ CASES: list[tuple[Any, list[Any]]] = [
         {"anyOf": [{"unevaluatedItems": False, "additionalProperties": {}, "prefixItems": [{"type": "null"}]}]},
         [[None], [None, 1], {"a": 1}, []],
     ),
+    (  # items that differ, in a value that tells branches apart
+        {
+            "type": "object",
+            "oneOf": [
+                {"properties": {"t": {"type": "string"}}, "required": ["t", "x"]},
+                {"properties": {"t": {"type": "array", "uniqueItems": True}}, "required": ["t", "y"]},
+            ],
+        },
+        [
+            {"t": ["a", "b"], "y": 1},
+            {"t": ["a", "a"], "y": 1},
+            {"t": "s", "x": 1},
+            {"t": "s", "y": 1},
+            {"t": 1, "x": 1},
+        ],
+    ),
 ]
 
 
