@@ -374,7 +374,8 @@ class JsonStates:
             return [] if not dfa.n_states else [self.quoted(dfa) if kind == STRING else self.dfa(dfa)]
         if len(verdicts) == 1:
             several = self.verdicts.formulas.alternatives(verdicts[0], MAX_ITEMS)
-            if len(several) > 1:  # a union is a set of items, each of which lives by itself
+            alike = kind == OBJECT and self._differ_in_required(several)
+            if len(several) > 1 and not alike:  # a union is a set of items, each of which lives by itself
                 names = self.verdicts.names(verdicts) if kind == OBJECT else ()
                 return [part for formula in several for part in self._judged(kind, (formula,), names)]
         asked = [cls for cls, verdict in enumerate(verdicts) if verdict]
@@ -387,6 +388,20 @@ class JsonStates:
         if not self.verdicts.completes(stage):
             return []
         return [self._first_array(stage) if kind == ARRAY else self._object_stage(stage, 0)]
+
+    def _differ_in_required(self, formulas: list[int]) -> bool:
+        """Whether ways to be an object differ only in which of the keys that all of them declare are required."""
+        f = self.verdicts.formulas
+        own: set[frozenset[Node]] = set()
+        required: set[str] = set()
+        for formula in formulas:
+            facts = f.conjuncts(formula)
+            whats: list[Any] = [f.what(fact) for fact in facts if f.is_fact(fact)]
+            if len(whats) < len(facts) or any(what[0] not in ("own", "has") for what in whats):
+                return False
+            own.add(frozenset(what[1] for what in whats if what[0] == "own"))
+            required.update(what[1] for what in whats if what[0] == "has")
+        return len(own) == 1 and required <= {name for nodes in own for node in nodes for name in node.properties}
 
     def _alternative(self, kind: int, verdicts: Run, names: tuple[str, ...]) -> Alternative | None:
         """A single verdict that only asks for some nodes' own keywords is no other than a plain value."""
