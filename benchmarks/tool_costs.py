@@ -5,7 +5,8 @@
 reads `data/bfcl-dev.jsonl.xz` and the tokenizer from `$CONSTRAIN_SHARED`. Times are the least of `--repeat`, each the
 lesser of wall clock and processor time, of `constrain.tools` and `constrain.compile` together; only what belongs to the
 tokenizer or the format stays from one to the next. `--peers` compiles the same tools as one `anyOf` schema by
-llguidance and as structural tags by xgrammar, whose cache is emptied before each.
+llguidance and as structural tags by xgrammar, whose cache is emptied before each; they are measured anew beside every
+format, since machines have slow seconds.
 """
 
 from __future__ import annotations
@@ -90,15 +91,15 @@ def tags(tools: list[dict[str, Any]]) -> dict[str, Any]:
     return {"type": "structural_tag", "format": inner}
 
 
-def peers(model: Model, tools: list[dict[str, Any]], repeat: int) -> dict[str, float]:
-    """Milliseconds of the other engines."""
+def peers(model: Model, tools: list[dict[str, Any]], repeat: int) -> Callable[[], dict[str, float]]:
+    """What measures the other engines, in milliseconds."""
     guidance, grammar = LLGuidance(), XGrammar()
     guidance.load(model)
     grammar.load(model)
     schema, tagged = any_of(tools), tags(tools)
-    return {
+    return lambda: {
         "llguidance": least(lambda: guidance.compile(schema), repeat),
-        "xgrammar": least(lambda: grammar.compiler.compile_structural_tag(tagged), min(repeat, 2), grammar.forget),
+        "xgrammar": least(lambda: grammar.compiler.compile_structural_tag(tagged), min(repeat, 5), grammar.forget),
     }
 
 
@@ -142,13 +143,12 @@ def main() -> int:
     entries = load(shared() / "data" / "bfcl-dev.jsonl.xz")
     many, some = distinct(entries)[: options.tools], of_size(entries, MANY)
     compiled(many[:3], "hermes", vocab)
-    others = peers(model, some, options.repeat) if options.peers else {}
-    print(f"{len(some)} tools: " + ", ".join(f"{name} {ms:.2f} ms" for name, ms in others.items()))
+    others = peers(model, some, options.repeat) if options.peers else dict
     print(f"{'format':26} {len(some):5} tools {len(many):7} tools  mask of text")
     for form in options.formats:
         small = least(partial(compiled, some, form, vocab), 5 * options.repeat)
         large = least(partial(compiled, many, form, vocab), options.repeat)
-        against = "".join(f"  {ms / small:6.1f} x faster than {name}" for name, ms in others.items())
+        against = "".join(f"  {ms / small:6.1f} x faster than {name} ({ms:.1f} ms)" for name, ms in others().items())
         copies = mask_copies(form, vocab)
         shown = "no free text" if copies is None else f"{copies:.1f} copies"
         print(f"{form:26} {small:8.2f} ms {large:10.1f} ms  {shown}{against}", flush=True)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from functools import lru_cache, partial
+from functools import lru_cache
 from typing import NamedTuple
 
 import numpy as np
@@ -17,11 +17,12 @@ from constrain.errors import GrammarError, UnsatisfiableError
 from constrain.json_states import JsonStates
 from constrain.regex import compile_regex
 from constrain.scan import scan_table
-from constrain.tables import Tables
+from constrain.tables import Tables, Unbuilt
 from constrain.vocabulary import Vocabulary
 from constrain_kernels import layout
 
 MIB = 1 << 20
+_ALWAYS = (ir.Literal, ir.Marker, ir.Choice, ir.Token, ir.Text)  # grammars that allow some text whatever they say
 
 
 @dataclass(frozen=True)
@@ -51,9 +52,10 @@ class Automaton:
     def __init__(self, grammar: ir.Grammar, vocabulary: Vocabulary, address: int, limits: Limits) -> None:
         self.vocabulary = vocabulary
         self.tables = Tables(address, limits.table_bytes, core().snapshot)
-        self._builders: dict[int, Callable[[Automaton, int], None]] = {}  # unbound: no circles of references
+        self._builders: dict[int, Unbuilt] = {}
         self._json: dict[int, tuple[ir.JsonSchema, JsonStates]] = {}  # by id of the grammar, which is kept alive
         self._known: dict[tuple[int, int], tuple[ir.Grammar, Scope, int]] = {}  # the same, with the rules around it
+        self._possible: dict[int, tuple[ir.Grammar, bool]] = {}  # the same, where there are no rules around it
         composed = 0 if isinstance(grammar, ir.JsonSchema) else layout.COMPOSED
         self.tables.header[layout.H_FLAGS] = composed | (0 if uses_registers(grammar) else layout.NO_REGISTERS)
         self.start = self._start(grammar)
@@ -72,7 +74,8 @@ class Automaton:
         """Give an unbuilt state its transitions (the code BUILD)."""
         builder = self._builders.get(state)
         if builder is not None:
-            builder(self, state)
+            make, args = builder
+            make(self, *args, state)
             del self._builders[state]  # only now: a BudgetError leaves it to be tried again
             return
         for _, states in self._json.values():
@@ -83,6 +86,15 @@ class Automaton:
 
     def possible(self, grammar: ir.Grammar, alive: Mapping[str, bool]) -> bool:
         """Whether a grammar allows any text; alive: which of the rules around it do."""
+        if isinstance(grammar, _ALWAYS):
+            return True
+        if alive:
+            return self._is_possible(grammar, alive)
+        if id(grammar) not in self._possible:
+            self._possible[id(grammar)] = grammar, self._is_possible(grammar, alive)
+        return self._possible[id(grammar)][1]
+
+    def _is_possible(self, grammar: ir.Grammar, alive: Mapping[str, bool]) -> bool:
         if isinstance(grammar, ir.Regex):
             return regex_dfa(grammar.pattern).n_states > 0
         if isinstance(grammar, ir.Accepted):
@@ -151,10 +163,7 @@ class Automaton:
         if isinstance(grammar, ir.Deferred):
             return self.state(grammar.made, scope)
         if isinstance(grammar, ir.Sequence):
-            after = DONE
-            for part in reversed(grammar.parts):
-                after = t.state(calls=[(self.state(part, scope), after)])
-            return after
+            return self._sequence([self.state(part, scope) for part in grammar.parts])
         if isinstance(grammar, ir.Union):
             parts = [part for part in grammar.parts if self.possible(part, scope.alive)]
             return t.state(calls=[(self.state(part, scope), DONE) for part in parts])
@@ -165,6 +174,15 @@ class Automaton:
         if isinstance(grammar, ir.Rule):
             return scope.states[grammar.name]
         raise GrammarError(f"{type(grammar).__name__} is no known kind of grammar")
+
+    def _sequence(self, parts: list[int]) -> int:
+        """A state that reads what each of some states does, one after the other; no parts: nothing."""
+        if not parts:
+            return DONE
+        base = self.tables.length(layout.H_STATES)
+        after = [DONE, *range(base, base + len(parts) - 1)]
+        self.tables.states([(0, (), call) for call in zip(reversed(parts), after, strict=True)])
+        return base + len(parts) - 1
 
     def wanted(self, state: int, begins: bool, missing: Callable[[int], bool]) -> Iterator[bytes]:
         """See `JsonStates.wanted`."""
@@ -203,10 +221,10 @@ class Automaton:
             for _, body in cases:
                 self.state(body, scope)
         root = self.tables.reserved()
-        self._builders[root] = partial(Automaton._build_switch, cases=cases, scope=scope)
+        self._builders[root] = Automaton._build_switch, (cases, scope)
         return root
 
-    def _build_switch(self, root: int, cases: list[tuple[bytes, ir.Grammar]], scope: Scope) -> None:
+    def _build_switch(self, cases: list[tuple[bytes, ir.Grammar]], scope: Scope, root: int) -> None:
         children: list[dict[int, int]] = [{}]
         ends = [0]
         for word, body in cases:
@@ -219,7 +237,7 @@ class Automaton:
                     ends.append(0)
                 node = below
             ends[node] = self.tables.reserved()
-            self._builders[ends[node]] = partial(Automaton._build_rule, body=body, scope=scope)
+            self._builders[ends[node]] = Automaton._build_rule, (body, scope)
         inner = [node for node, below in enumerate(children) if below]
         first = self.tables.length(layout.H_STATES)
         number = {node: first + i for i, node in enumerate(inner)}
@@ -241,21 +259,19 @@ class Automaton:
         following: list[int] = []
         without = list(grammar.without)
         for marker, body in grammar.cases:
-            token = self._marker_id(marker)
-            if not self.possible(body, scope.alive) or token is not None:
-                without.append(marker)
-            if self.possible(body, scope.alive):
-                if token is None:
-                    markers.append(marker.encode())
-                    following.append(self.state(body, scope))
-                else:
-                    tokens.append((256 + token, self.state(body, scope), 0))
+            token, possible = self._marker_id(marker), self.possible(body, scope.alive)
+            if token is None and possible:
+                markers.append(marker.encode())
+                following.append(self.state(body, scope))
+                continue
+            without.append(marker)
+            if token is not None and possible:
+                tokens.append((256 + token, self.state(body, scope), 0))
         never = tuple(sorted({text.encode() for text in without}.difference(markers)))
         table = scan_table(tuple(markers), never, grammar.not_first)
-        operations = np.where(table.next >= 0, table.next + 1, np.where(table.next == -1, 0, table.next))
         pauses = bool(tokens) or grammar.ends
         eps = np.where(table.whole & pauses, 0, -1)
-        block = t.block(operations.shape, t.put(table.classes), t.pairs(operations), eps)
+        block = t.block(table.next.shape, t.put(table.classes), t.put_pairs(table.pairs), eps)
         after = t.state(tokens, eps=0 if grammar.ends else -1) if pauses else 0
         return t.state(calls=[(block, -t.put([1 + len(following), after, *following]))])
 
@@ -281,10 +297,10 @@ class Automaton:
         for name, body in grammar.rules:
             if scope.alive[name]:
                 scope.states[name] = self.tables.reserved()
-                self._builders[scope.states[name]] = partial(Automaton._build_rule, body=body, scope=scope)
+                self._builders[scope.states[name]] = Automaton._build_rule, (body, scope)
         return scope.states[grammar.start]
 
-    def _build_rule(self, state: int, body: ir.Grammar, scope: Scope) -> None:
+    def _build_rule(self, body: ir.Grammar, scope: Scope, state: int) -> None:
         self.tables.state(calls=[(self.state(body, scope), DONE)], at=state)
 
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache, partial
+from functools import cache
 from itertools import islice
 from typing import Any
 
@@ -41,7 +41,7 @@ from constrain.schema.stages import Run, Stage, Way
 from constrain.schema.unique import domains, refuse, watch
 from constrain.schema.values import Alternative, ArrayShape, Conjunction, Values, lengths
 from constrain.schema.verdicts import Verdicts
-from constrain.tables import Tables
+from constrain.tables import Tables, Unbuilt
 from constrain_kernels import layout
 
 MAX_ITEMS = 64
@@ -61,7 +61,7 @@ class JsonStates:
         self.values = Values(grammar.integers == "any", grammar.property_order == "schema")
         self.known: dict[Conjunction, int] = {(): self.free.any}
         self._of_types = _of_types(self.free, grammar.integers == "plain")
-        self.pending: dict[int, Callable[[JsonStates, int], Any]] = {}  # unbound: no circles, memory is freed at once
+        self.pending: dict[int, Unbuilt] = {}
         self._runs: dict[Run, int] = {}
         self._stages: dict[tuple[Stage, bool], int] = {}
         self._shutting = False  # whether what is built closes as an item among items that differ
@@ -99,13 +99,12 @@ class JsonStates:
     def _prepare(self, start: int) -> None:
         """Define the start, and the values of the first members that much hangs on."""
         self.define(start)
-        members = [state for state, builder in self.pending.items() if _calls(builder, JsonStates._define_member)]
+        members = [state for state, made in self.pending.items() if made[0] is JsonStates._define_member]
         for state in members[:PREPARED]:
             known = len(self.pending)
             self.define(state)
-            runs = [
-                run for run, builder in [*self.pending.items()][known - 1 :] if _calls(builder, JsonStates._define_run)
-            ]
+            later = [*self.pending.items()][known - 1 :]
+            runs = [run for run, made in later if made[0] is JsonStates._define_run]
             for run in runs:
                 self.define(run)
 
@@ -124,34 +123,36 @@ class JsonStates:
                 found = self._of_types.get(conjunction[0].types)
             if found is None:
                 found = self.tables.reserved()
-                self.pending[found] = partial(JsonStates._define_value, conjunction=conjunction)
+                self.pending[found] = JsonStates._define_value, (conjunction,)
             self.known[conjunction] = found
         return found
 
     def define(self, state: int) -> None:
         """Give a pending state its transitions."""
-        builder = self.pending[state]
+        make, args = self.pending[state]
         try:
-            builder(self, state)
+            make(self, *args, state)
         except BudgetError as error:
-            raise error.located(self._pointer(builder)) from None
+            raise error.located(self._pointer(args[0])) from None
         del self.pending[state]
 
-    def _pointer(self, builder: Any) -> str:
+    def _pointer(self, made_of: Conjunction | Run | Stage) -> str:
         """The JSON pointer of a schema that a pending state is made of."""
-        made_of = builder.keywords
-        if "conjunction" in made_of:
-            return next((node.pointer for node in made_of["conjunction"] if node.place), "")
-        return self.verdicts.pointer(made_of["run"] if "run" in made_of else made_of["stage"].verdicts)
+        if isinstance(made_of, Stage):
+            return self.verdicts.pointer(made_of.verdicts)
+        nodes = [node for node in made_of if isinstance(node, Node)]
+        if nodes:
+            return next((node.pointer for node in nodes if node.place), "")
+        return self.verdicts.pointer(tuple([formula for formula in made_of if isinstance(formula, int)]))
 
-    def _define_value(self, state: int, conjunction: Conjunction) -> None:
+    def _define_value(self, conjunction: Conjunction, state: int) -> None:
         if self.values.is_judged(conjunction):
-            self._define_run(state, self.verdicts.run(conjunction))
+            self._define_run(self.verdicts.run(conjunction), state)
             return
         parts: list[int] = []
         literals: set[bytes] = set()
         alternatives = self.values.alternatives(conjunction)
-        joint = joint_keys(self.values, alternatives)
+        joint = joint_keys(self.values, alternatives) if len(alternatives) > 1 else ()
         if joint:
             parts += self._joint(conjunction, joint)
         for alternative in alternatives:
@@ -341,7 +342,7 @@ class JsonStates:
                 return self.state(nodes)
         if run not in self._runs:
             found = self._runs[run] = self.tables.reserved()
-            self.pending[found] = partial(JsonStates._define_run, run=run)
+            self.pending[found] = JsonStates._define_run, (run,)
         return self._runs[run]
 
     def _conjunction(self, formula: int) -> Conjunction | None:
@@ -350,7 +351,7 @@ class JsonStates:
         facts = f.conjuncts(formula)
         return tuple([f.what(fact)[1] for fact in facts]) if all(map(f.is_fact, facts)) else None
 
-    def _define_run(self, state: int, run: Run) -> None:
+    def _define_run(self, run: Run, state: int) -> None:
         parts: list[int] = []
         for kind in KINDS:
             verdicts = self.verdicts.of_kind(run, kind)
@@ -452,16 +453,14 @@ class JsonStates:
         key = (stage, self._shutting)
         if key not in self._stages:
             found = self._stages[key] = self.tables.reserved()
-            self.pending[found] = partial(JsonStates._define_stage, stage=stage, shutting=self._shutting)
+            self.pending[found] = JsonStates._define_stage, key
         return self._stages[key]
 
-    def _define_stage(self, state: int, *, stage: Stage, shutting: bool) -> None:
+    def _define_stage(self, stage: Stage, shutting: bool, state: int) -> None:
         first = self.tables.length(layout.H_EVENTS)
         self._shutting = shutting
-        if stage.family is not None:
-            self._object_stage(stage, state)
-        else:
-            self._array_stage(stage, state)
+        build = self._object_stage if stage.family is not None else self._array_stage
+        build(stage, state)
         self._shutting = False
         if shutting:
             self._shut(first)
@@ -547,12 +546,10 @@ class JsonStates:
                 continue
             if value[0] < 0:
                 self.tables.unbuild(first)
-                self.pending[first] = partial(
-                    JsonStates._define_member, stage=stage, member=later[-value[0] - 1], shutting=self._shutting
-                )
+                self.pending[first] = JsonStates._define_member, (stage, later[-value[0] - 1], self._shutting)
             first += 2
 
-    def _define_member(self, state: int, *, stage: Stage, member: Any, shutting: bool) -> None:
+    def _define_member(self, stage: Stage, member: Any, shutting: bool, state: int) -> None:
         """The value of a member, and where it returns to."""
         ways = self.verdicts.ways(stage, member)
         self._shutting = shutting
@@ -635,7 +632,3 @@ def _of_types(free: AnyValue, plain: bool) -> dict[int, int]:
     found = {NULL: c.null, BOOLEAN: c.boolean, NUMBER: c.number, STRING: c.string}
     found |= {ARRAY: free.array, OBJECT: free.object, EVERY: free.any}
     return found | {INTEGER: c.integer} if plain else found
-
-
-def _calls(builder: Any, function: Callable[..., None]) -> bool:
-    return isinstance(builder, partial) and builder.func is function

@@ -77,8 +77,8 @@ class Matcher:
     def __init__(self, compiled: CompiledGrammar) -> None:
         self.compiled = compiled
         self._h = compiled._header
-        self._bitmask: Any = _NO_BITMASK  # the last one whose first row was filled, already checked
-        self._address = 0
+        self._bitmask: Any = _NO_BITMASK  # the last one that was filled, already checked, and the place of its row
+        self._row = self._address = 0
         self._width = compiled.vocabulary.width
         self._words = compiled.vocabulary.words
         self._take_buffers()
@@ -115,12 +115,12 @@ class Matcher:
 
         bitmask: int32 [rows, ceil(V / 32)], a numpy array or a CPU torch tensor, from `allocate_bitmask`.
         """
-        if bitmask is self._bitmask and row == 0:
+        if bitmask is self._bitmask and row == self._row:
             address = self._address
         else:
             address = row_address(bitmask, row, self._words)
-            if row == 0 and isinstance(bitmask, np.ndarray):  # whose memory stays where it is while it is referred to
-                self._bitmask, self._address = bitmask, address
+            if isinstance(bitmask, np.ndarray):  # whose memory stays where it is while it is referred to
+                self._bitmask, self._row, self._address = bitmask, row, address
         self.fill_address(address)
 
     def fill_address(self, address: int) -> None:

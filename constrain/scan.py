@@ -31,11 +31,13 @@ _BETWEEN = (0, 0, 0)  # no character is begun
 
 
 class ScanTable(NamedTuple):
-    """classes: int32[256]; next: int32[states, classes], DEAD or -2 - marker where it goes nowhere else; whole:
-    bool[states], whether no character is half read. State 0 starts."""
+    """classes: int32[256], bytes that lead to the same states everywhere have the same; next: int32[states, classes],
+    DEAD or -2 - marker where it goes nowhere else; pairs: int32[states, classes, 2], the same as the engine's
+    transitions, without events; whole: bool[states], whether no character is half read. State 0 starts."""
 
     classes: npt.NDArray[np.int32]
     next: npt.NDArray[np.int32]
+    pairs: npt.NDArray[np.int32]
     whole: npt.NDArray[Any]
 
     def after(self, data: bytes) -> int:
@@ -114,7 +116,10 @@ def scan_table(markers: tuple[bytes, ...], without: tuple[bytes, ...], not_first
                 row.append(to)
         rows.append(row)
     whole = np.array([state[1] == _BETWEEN for state in queue])
-    return ScanTable(classes, np.array(rows, np.int32), whole)
+    table, same = np.unique(np.array(rows, np.int32), axis=1, return_inverse=True)
+    operations = np.where(table >= DEAD, table + 1, table)
+    pairs = np.stack([operations, np.zeros_like(operations)], axis=-1)
+    return ScanTable(same.ravel().astype(np.int32)[classes], table, pairs, whole)
 
 
 def _step(trie: _Trie, n_markers: int, forbidden: set[int], state: Any, byte: int) -> Any:

@@ -7,7 +7,7 @@ import struct
 import threading
 import weakref
 from array import array as c_array
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
@@ -50,6 +50,8 @@ _EVENT = struct.Struct(f"{layout.E_WIDTH}i")
 Transition = tuple[int, int, int]  # symbol, operation, event
 Memory = dict[int, npt.NDArray[Any]]  # table -> array
 Snapshot = Sequence[tuple[int, int, bytes]]  # what the program tables hold: table, rows, their bytes
+# What builds a state, and its arguments before the state; unbound, so that a grammar is freed when it is dropped.
+Unbuilt = tuple[Callable[..., None], tuple[Any, ...]]
 Described = tuple[int, Sequence[Transition], Sequence[int]]  # flags, transitions in order, calls: state, return, ...
 
 
@@ -69,9 +71,9 @@ class Scratch:
         self._add(layout.X_CELLS, layout.CELL_CAP // 2)
         self._add(layout.X_PAIRS, layout.PAIR_CAP)
         self._add(layout.X_MASK, 1 << 13)
-        self._add(layout.X_PATH, 2 * layout.PATH_CAP)
+        self._add(layout.X_PATH, layout.PATH_CAP)
         self._add(layout.X_KINDS, 128)
-        self._add(layout.X_LOOPS, 2 * layout.WORK_CAP)
+        self._add(layout.X_LOOPS, 3 * layout.WORK_CAP)
         self._add(layout.X_CLOSURE, 3 * layout.WORK_CAP + 8)
         self._add(layout.X_ALSO, 2 * layout.ALSO_CAP + 1)
         self.address = int(self.header.ctypes.data)
@@ -118,12 +120,12 @@ class Recycler:
 
     def take_arena(self, snapshot: Snapshot) -> Arena:
         """An arena that holds a snapshot and nothing else."""
-        with suppress(IndexError):
+        try:
             arena = self._arenas.pop()
-            self._held -= Arena.SIZE
-            if arena.snapshot is snapshot:
-                return arena
-        return Arena(snapshot)
+        except IndexError:  # asking first would race with other threads
+            return Arena(snapshot)
+        self._held -= Arena.SIZE
+        return arena if arena.snapshot is snapshot else Arena(snapshot)
 
     def give_arena(self, arena: Arena, arrays: dict[int, npt.NDArray[Any]]) -> None:
         """Take back an arena, and the arrays that took the place of its own as they grew."""
@@ -282,9 +284,9 @@ class Tables:
         """The state that the code BUILD asked for."""
         return self._fields[layout.H_ARG]
 
-    def asked(self) -> int:
+    def asked(self, slot: int = layout.H_NEED) -> int:
         """How many rows beyond the usual room the code GROW asked for; read once."""
-        asked, self._fields[layout.H_NEED] = self._fields[layout.H_NEED], 0
+        asked, self._fields[slot] = self._fields[slot], 0
         return asked
 
     def snapshot(self) -> Snapshot:
@@ -363,14 +365,14 @@ class Tables:
         self._strict = strict
         grown = False
         self.grew = total.now()
-        asked = self.asked()
-        slack = {layout.H_DATA: 4096 + asked, layout.H_NODES: 256 + asked, layout.H_CONFIGS: 256 + asked}  # as `roomy`
+        asked, results = self.asked(), self.asked(layout.H_RESULTS)
+        slack = {layout.H_DATA: 4096 + asked + results, layout.H_NODES: 256, layout.H_CONFIGS: 256 + results}  # `roomy`
         for table, size in slack.items():
             if self.length(table) + size > self._fields[layout.H_CAP + table]:
                 self.reserve(table, max(size, self.length(table)))
                 grown = True
         cap = self._fields[layout.H_CAP + layout.H_HASH]
-        while 2 * (self.length(layout.H_HASH) + asked) + 512 > cap:
+        while 2 * (self.length(layout.H_HASH) + results) + 512 > cap:
             cap *= 2
             grown = True
         if cap != self._fields[layout.H_CAP + layout.H_HASH]:
@@ -477,6 +479,10 @@ class Tables:
         pairs[:, :, 0] = operations
         if events is not None:
             pairs[:, :, 1] = events
+        return self.put_pairs(pairs)
+
+    def put_pairs(self, pairs: npt.NDArray[Any]) -> int:
+        """Append dense transitions with their events, int32[states, classes, 2]; returns where they start."""
         return self._append(layout.H_TRANS, pairs.ravel())
 
     def block(

@@ -201,8 +201,14 @@ def test_readme_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
     for block in re.findall(r"^```python\n(.*?)^```$", README, re.DOTALL | re.MULTILINE):
         exec(compile(block, "README.md", "exec"), names)
     shown = re.findall(r"^```(?:json|text)\n(.*?)^```$", README, re.DOTALL | re.MULTILINE)
-    generated, completion = capsys.readouterr().out.splitlines()
+    generated, completion, *calls = capsys.readouterr().out.splitlines()
     # The random model's choice depends on versions; the shape of what is shown does not.
     for text in (generated, shown[0]):
         jsonschema.validate(json.loads(text), names["schema"])  # type: ignore[arg-type]
-    assert completion == shown[1].strip()
+    assert f"  # {completion}\n" in README
+    written = (r"'functools\[.*\]'", r"'register\\n\{.*\}'", r"' <<function>>register\(.*\)'")
+    for lines in (calls, shown[1].splitlines()):
+        for pattern, line in zip(written, lines, strict=True):
+            arguments = re.fullmatch(rf"{pattern} calls register with (\{{.*\}})", line)
+            assert arguments is not None, line
+            jsonschema.validate(json.loads(arguments[1]), names["schema"])  # type: ignore[arg-type]

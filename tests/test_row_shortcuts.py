@@ -46,6 +46,11 @@ STRINGS: list[dict[str, Any]] = [
     {"pattern": "^[^a-z]+é?$", "maxLength": 17},
     {"pattern": "^(?:ab|word){2,30}$", "maxLength": 50},
     {"pattern": "^.{0,40}x9$"},
+    {"pattern": "^[0-9A-Za-z]{8}-[0-9A-Za-z]{4}$"},
+    {"pattern": r"^[\wé]{1,15}$"},
+    {"pattern": "^(?:[a-z]{4}[0-9]|[A-Z][a-z]{3}){1,3}$"},
+    {"pattern": "^.{7}$"},
+    {"pattern": "^[^ ]{2}(?:[a-z ]{6}|[0-9.]{9})*$"},
     {"minLength": 2, "maxLength": 20},
 ]
 

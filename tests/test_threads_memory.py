@@ -397,6 +397,26 @@ def test_tables_are_freed_without_a_garbage_collection(grammar: Any) -> None:
         gc.enable()
 
 
+def test_dropped_tools_are_freed_at_once() -> None:
+    """A server compiles thousands of them between two runs of the garbage collector."""
+    tool = {"name": "find", "parameters": SCHEMA}
+    grammars = [constrain.tools([tool], name) for name in ("hermes", "harmony")]
+    gc.collect()
+    gc.disable()
+    try:
+        for grammar in grammars:
+            made = constrain.compile(grammar, vocabulary())
+            gone = weakref.ref(made._tables)
+            made.matcher().accept_bytes(b'{"')
+            del made
+            assert gone() is None, grammar
+        root = weakref.ref(grammars[0].grammar)
+        del grammar, grammars
+        assert root() is None
+    finally:
+        gc.enable()
+
+
 def test_limits_that_nothing_fits() -> None:
     schema = {"enum": [f"{index:05}" for index in range(3000)]}
     with pytest.raises(BudgetError, match="limit"):

@@ -21,6 +21,7 @@ from transformers import LogitsProcessor as HuggingFaceProcessor
 
 import constrain.adaptors.transformers as adaptor
 from constrain.adaptors.rows import Rows
+from constrain.adaptors.seen import DeviceIds, HostIds, Ids
 from constrain.adaptors.transformers import LogitsProcessor
 from constrain.errors import MatcherError
 from constrain.vocabulary import Vocabulary
@@ -191,6 +192,30 @@ def test_agrees_with_replaying_from_scratch(model: LlamaForCausalLM, name: str, 
         grammar = grammars[row // each]
         if grammar is not None and STOP in followed[row, 5:].tolist():
             assert re.fullmatch(PATTERNS[id(grammar.states)], text), text
+
+
+@pytest.mark.parametrize("name", ["greedy", "beams", "several samples"])
+@pytest.mark.parametrize("few", [0, 6], ids=["all on the device", "from the third step on"])
+def test_ids_kept_on_the_device_say_the_same(
+    model: LlamaForCausalLM, monkeypatch: pytest.MonkeyPatch, name: str, few: int
+) -> None:
+    kinds: list[type[Any]] = []
+
+    def ids_of(tensor: torch.Tensor) -> Ids:
+        made = DeviceIds(tensor) if tensor.shape[1] > few else HostIds(tensor.numpy())
+        kinds.append(type(made))
+        return made
+
+    grammar = FakeGrammar(LETTERS)
+    inputs = prompts(3)
+    wanted = generate(model, LogitsProcessor(grammar), inputs, **SETTINGS[name])  # type: ignore[arg-type]
+    monkeypatch.setattr(adaptor, "ids_of", ids_of)
+    processor = LogitsProcessor(grammar)  # type: ignore[arg-type]
+    steps = grammar.steps[0]
+    for _ in range(2):  # the second call's prompt does not continue the first one's output
+        assert torch.equal(generate(model, processor, inputs, **SETTINGS[name]), wanted)
+    assert 0 < grammar.steps[0] - steps <= 2 * steps  # every token was fed once
+    assert set(kinds) == ({DeviceIds} if few == 0 else {HostIds, DeviceIds})
 
 
 @pytest.mark.parametrize("name", ["greedy", "beams", "sampled beams"])
@@ -371,7 +396,7 @@ class TestScores:
             scores = torch.randn(3, width)
             plain, quick = scores.clone(), scores.clone()
             adaptor._apply_anywhere(plain, bits, torch.tensor([0, 2]))
-            adaptor._apply(quick, bits, torch.tensor([0, 2]))
+            adaptor._apply_here(quick, bits.numpy(), [0, 2])
             assert torch.equal(plain, quick)
             assert torch.equal(plain[1], scores[1])
 

@@ -227,7 +227,7 @@ class _Generation:
     def _process(self, active: list[int], scores: torch.Tensor) -> torch.Tensor:
         """Scores [active, V] after all processors, which see each row with its own length."""
         if len(self.processors) == 1:
-            return self._masked(scores, [self.rows[i] for i in active])
+            return self._masked(scores, [self.rows[i] for i in active], own=True)
         result = torch.empty_like(scores)
         lengths = [len(self.rows[i].tokens) for i in active]
         for length in sorted(set(lengths)):
@@ -248,10 +248,10 @@ class _Generation:
                 scores = processor(ids, scores)
         return scores
 
-    def _masked(self, scores: torch.Tensor, rows: list[Row]) -> torch.Tensor:
+    def _masked(self, scores: torch.Tensor, rows: list[Row], own: bool = False) -> torch.Tensor:
         start = time.perf_counter()
         self.ours.check_width(scores)
-        masked = self.ours.mask(scores, rows)
+        masked = self.ours.mask(scores, rows, own=own)
         self.stats.mask_seconds += time.perf_counter() - start
         return masked
 

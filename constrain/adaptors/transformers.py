@@ -17,21 +17,22 @@ import torch
 import transformers
 
 from constrain.adaptors.rows import Row, Rows
+from constrain.adaptors.seen import Ids, ids_of
 from constrain.closing import CANDIDATES, Closing
 from constrain.compiled import CompiledGrammar
 from constrain.errors import MatcherError
 from constrain.matcher import fill_bitmasks
 from constrain.stats import Statistics
 from constrain.vocabulary import Vocabulary
-from constrain_kernels.apply import apply_bitmask
+from constrain_kernels.apply import NEGATIVE_INFINITY, mask_rows
 
-_KINDS = {  # logits with a kernel: the type under which numpy sees them, and their name
-    torch.float32: (torch.int32, "float32"),
-    torch.float16: (torch.int16, "float16"),
-    torch.bfloat16: (torch.int16, "bfloat16"),
+# Logits with a kernel: the integers that numpy sees in them, and which of these is -inf
+_KINDS: dict[torch.dtype, tuple[Any, int]] = {
+    torch.float32: (np.dtype(np.int32), NEGATIVE_INFINITY["float32"]),
+    torch.float16: (np.dtype(np.int16), NEGATIVE_INFINITY["float16"]),
+    torch.bfloat16: (np.dtype(np.int16), NEGATIVE_INFINITY["bfloat16"]),
 }
 _HAS_TRITON = importlib.util.find_spec("triton") is not None
-_FEW = 1 << 16  # ids that are sooner read by the host than compared on a device
 
 
 class LogitsProcessor(transformers.LogitsProcessor):  # type: ignore[misc]
@@ -79,7 +80,7 @@ class LogitsProcessor(transformers.LogitsProcessor):  # type: ignore[misc]
     def reset(self) -> None:
         """Forget the last call: whatever ids come next are a prompt."""
         self._rows: Rows | None = None
-        self._seen: torch.Tensor | None = None  # a copy of the ids at the last step, on the host where they are few
+        self._seen: Ids | None = None  # at the last step
         self._index: tuple[list[int], torch.Tensor] | None = None  # the rows last masked, as their device reads them
         self._prompt = 0  # length of the prompt
         self._last: float | None = None  # when the last step of this call ended
@@ -95,9 +96,10 @@ class LogitsProcessor(transformers.LogitsProcessor):  # type: ignore[misc]
         self._count(rows, start)
         return masked
 
-    def mask(self, scores: torch.Tensor, rows: Sequence[Row]) -> torch.Tensor:
-        """A copy of scores [n, width] with -inf wherever the grammar of the row beside it forbids a token."""
-        masked = scores.detach().clone(memory_format=torch.contiguous_format)
+    def mask(self, scores: torch.Tensor, rows: Sequence[Row], *, own: bool = False) -> torch.Tensor:
+        """Scores [n, width] with -inf wherever the grammar of the row beside it forbids a token: a copy, unless they
+        are the caller's own, to be overwritten."""
+        masked = scores.contiguous() if own and not self._measures else _copy(scores)
         constrained = [i for i, row in enumerate(rows) if row.matcher is not None]
         if not constrained:
             return masked
@@ -108,7 +110,10 @@ class LogitsProcessor(transformers.LogitsProcessor):  # type: ignore[misc]
                 self._bitmask[i] = self._stops
             elif self.max_new_tokens is not None:
                 self._narrow(rows[i], self._bitmask[i].view(np.uint32), scores[i])
-        _apply(masked, self._host[: len(rows)], self._numbers(constrained, scores))
+        if masked.is_cpu and masked.dtype in _KINDS:
+            _apply_here(masked, self._bitmask, constrained)
+        else:
+            _apply_there(masked, self._host[: len(rows)], self._numbers(constrained, masked))
         if self._measures:
             kept = (masked.float().logsumexp(-1) - scores.float().logsumexp(-1)).exp().tolist()
             live = [row.matcher is not None and not row.closed for row in rows]
@@ -169,30 +174,30 @@ class LogitsProcessor(transformers.LogitsProcessor):  # type: ignore[misc]
 
     def _follow(self, vocabulary: Vocabulary, input_ids: torch.Tensor, scores: torch.Tensor) -> Rows:
         """Bring every row's matcher to where its ids are."""
-        held = input_ids.cpu() if input_ids.numel() <= _FEW else input_ids  # a look at the device, the only one
+        held = ids_of(input_ids)  # a look at the device, the only one
         refused = self._continue(held)
         if self._rows is None or refused is None:
             self._start(vocabulary, input_ids, scores)
         else:
             self._warn(vocabulary, self._rows, refused, scores)
         assert self._rows is not None
-        self._seen = held.clone() if held is input_ids else held  # the caller may reuse its buffer
+        self._seen = held.kept()
         return self._rows
 
-    def _continue(self, input_ids: torch.Tensor) -> list[int] | None:
+    def _continue(self, ids: Any) -> list[int] | None:
         """The rows that left their grammar in this step; None where the ids do not continue the last call."""
-        seen, rows = self._seen, self._rows
-        batch, length = input_ids.shape
+        seen: Any = self._seen
+        rows = self._rows
+        batch, length = ids.shape
         if rows is None or seen is None or seen.shape[0] != batch:
             return None
-        seen = seen.to(input_ids.device)
+        seen = seen.like(ids)
         if length == seen.shape[1] + 1:  # the ordinary step
-            tokens = _newest(input_ids, seen)
+            tokens = ids.newest(seen)
             if tokens is not None:
                 return rows.extend(tokens)
-        within = self._prompt < length <= seen.shape[1] + 1
-        if within and torch.equal(input_ids[:, : self._prompt], seen[:, : self._prompt]):
-            return rows.follow(input_ids[:, self._prompt :].tolist())
+        if self._prompt < length <= seen.shape[1] + 1 and ids.agrees(seen, self._prompt):
+            return rows.follow(ids.after(self._prompt))
         return None
 
     def _start(self, vocabulary: Vocabulary, input_ids: torch.Tensor, scores: torch.Tensor) -> None:
@@ -248,21 +253,27 @@ def warn_of_refusal(row: int, token: int) -> None:
     )
 
 
-def _newest(input_ids: torch.Tensor, seen: torch.Tensor) -> list[int] | None:
-    """The last column, if the others are those that were seen: one look at the device."""
-    if not input_ids.is_cuda:
-        return input_ids[:, -1].tolist() if torch.equal(input_ids[:, :-1], seen) else None
-    same = (input_ids[:, :-1] == seen).all().view(1).to(input_ids.dtype)
-    told: list[int] = torch.cat([same, input_ids[:, -1]]).tolist()
-    return told[1:] if told[0] else None
+def _copy(scores: torch.Tensor) -> torch.Tensor:
+    copy = scores.clone()
+    copy = copy if copy.is_contiguous() else copy.contiguous()
+    return copy.detach() if copy.requires_grad else copy
 
 
-def _apply(scores: torch.Tensor, bitmask: torch.Tensor, rows: torch.Tensor) -> None:
-    """Write -inf into the rows named, with the kernel that suits the device and type; the bitmask is on the host."""
-    kind = _KINDS.get(scores.dtype)
-    if kind is not None and scores.device.type == "cpu":
-        apply_bitmask(scores.view(kind[0]).numpy(), bitmask.numpy(), rows.numpy(), kind[1])
-    elif kind is not None and scores.is_cuda and _HAS_TRITON:
+def _apply_here(scores: torch.Tensor, bitmask: npt.NDArray[np.int32], rows: list[int]) -> None:
+    """Write -inf into the rows named of contiguous scores on the host, of a type with a kernel.
+
+    Between two passes of a model the caches are cold, and every library call costs 10 to 30 us: so these are few.
+    """
+    kind, low = _KINDS[scores.dtype]
+    logits = scores.view(torch.int16) if scores.dtype is torch.bfloat16 else scores  # which numpy does not know
+    width = scores.shape[1]
+    flat: npt.NDArray[Any] = np.frombuffer(logits.numpy(), kind)
+    mask_rows(flat, width, width, bitmask, np.array(rows), low)
+
+
+def _apply_there(scores: torch.Tensor, bitmask: torch.Tensor, rows: torch.Tensor) -> None:
+    """Write -inf into the rows named of scores on a device, or of another type; the bitmask is on the host."""
+    if scores.dtype in _KINDS and scores.is_cuda and _HAS_TRITON:
         from constrain_kernels import gpu
 
         gpu.apply_bitmask(scores, bitmask.to(scores.device, non_blocking=True), rows)

@@ -125,6 +125,7 @@ class Builder:
             self.without = tuple([f"{tool.name}(" for tool in tools])
         self._strings: dict[str, Grammar] = {}
         self._sequences: dict[Parts, Grammar] = {}
+        self._texts: dict[Parts, Grammar] = {}
         self._arguments: dict[str, Grammar] = {}
         self._following: dict[Parts, Grammar] = {}
 
@@ -155,7 +156,10 @@ class Builder:
         return found
 
     def _text(self, before: Parts) -> Grammar:
-        return join([self.sequence(before), Scan((), True, self.without, self.form.not_first)])
+        if before not in self._texts:
+            text = Scan((), True, self.without, self.form.not_first)
+            self._texts[before] = join([self.sequence(before), text])
+        return self._texts[before]
 
     def _triggers(self, mode: str) -> tuple[tuple[str, Grammar], ...]:
         """What may follow text, each with its marker taken off."""
@@ -219,10 +223,10 @@ class Builder:
         cases: list[tuple[bytes, Grammar]] = [(str(word).encode(), join([self.sequence(rest), named]))]
         if len(self.tools) <= MAX_SWAPPED:
             word, *rest = pieces(form.swapped[at:], form.special)
-            cases.append((str(word).encode(), Deferred(partial(self._swapped, tuple(rest)))))
+            cases.append((str(word).encode(), Deferred(partial(_swapped, form, self.tools, self.options, tuple(rest)))))
         return Switch(tuple(cases), checked=True)
 
-    def _swapped(self, parts: Parts) -> Grammar:
+    def swapped(self, parts: Parts) -> Grammar:
         """Arguments of any tool, then a name of one that takes such."""
         at, name = parts.index(ARGS), parts.index(NAME)
         before, between, behind = (self.sequence(p) for p in (parts[:at], parts[at + 1 : name], parts[name + 1 :]))
@@ -262,11 +266,11 @@ class Builder:
         if isinstance(tail[0], str) and tail[0] not in form.special:
             ender, tail = tail[0], tail[1:]
         at = next(i for i, part in enumerate(tail) if has_arguments(part))
-        middle, behind = self.sequence(tail[:at]), self.sequence(tail[at + 1 :])
+        middle, behind = self.sequence(tail[:at]), join([self.sequence(tail[at + 1 :]), after])
         cases = []
         for tool in self.tools:
             args = self._with_arguments(tail[at], self.arguments(tool, nested))
-            cases.append(((tool.name + ender).encode(), join([middle, args, behind, after])))
+            cases.append(((tool.name + ender).encode(), join([middle, args, behind])))
         if self.code and form.code and form.code[-1] is not CODE:
             word, *rest = pieces(form.code, form.special)
             cases.append((str(word).encode(), join([self._closed_code(tuple(rest)), after])))
@@ -318,10 +322,10 @@ class Builder:
     def _part(self, part: Part) -> Grammar:
         if isinstance(part, str):
             if part not in self._strings:
-                self._strings[part] = Marker(part) if part in self.form.special else Literal(part.encode())
+                self._strings[part] = Marker(part) if part in self.form.special else literal(part)
             return self._strings[part]
         if isinstance(part, Space):
-            return _SPACE if self.options.whitespace == "flexible" else Literal(part.usual.encode())
+            return _SPACE if self.options.whitespace == "flexible" else literal(part.usual)
         if isinstance(part, Maybe):
             return Repeat(self.sequence(part.parts), 0, 1)
         if isinstance(part, Either):
@@ -348,15 +352,24 @@ class Builder:
         return join(made)
 
 
+def _swapped(form: Format, tools: Iterable[Tool], options: Options, parts: Parts) -> Grammar:
+    """What `Builder.swapped` makes, by a builder of its own: one that is in what it made would not be freed."""
+    return Builder(form, tuple(tools), options).swapped(parts)
+
+
 def json_arguments(tool: Tool, options: Options) -> JsonSchema:
     """A JSON object valid under the tool's parameters; any object where the tool is not strict."""
     style: dict[str, Any] = {"whitespace": options.whitespace, "property_order": options.property_order}
     return JsonSchema(dump(tool.parameters if tool.strict else {"type": "object"}), **style)
 
 
+def literal(text: str) -> Grammar:
+    return Literal(text.encode()) if text else EMPTY
+
+
 def join(parts: Iterable[Grammar]) -> Grammar:
     """One after the other, the empty ones left out."""
-    found = [part for part in parts if part != EMPTY]
+    found = [part for part in parts if part is not EMPTY]
     return Sequence(tuple(found)) if len(found) > 1 else found[0] if found else EMPTY
 
 

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import functools
 import json
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 from constrain.compiled import compile
@@ -83,7 +83,7 @@ def _check_size(tool: str, schema: Any) -> None:
 
 def check_parameters(tool: str, schema: dict[str, Any]) -> None:
     """ToolError, with the place in the schema, unless it can be enforced and every parameter has some value."""
-    doubtful = [pointer for pointer, here in _places(schema) if not _is_plain(here) or not _plain_branches(here)]
+    doubtful = [pointer for pointer, here in _places(schema) if not _is_plain_here(here)]
     if not doubtful:
         return
     try:
@@ -154,16 +154,11 @@ def is_plain(schema: dict[str, Any]) -> bool:
     """
     level = [schema]
     for _ in range(MAX_GLANCE):
-        below: list[dict[str, Any]] = []
+        below: list[Any] = []
         for here in level:
-            if not _is_plain(here):
+            if here.__class__ is not dict or not _is_plain(here):
                 return False
-            if "properties" in here:
-                below += here["properties"].values()
-            if "items" in here:
-                below.append(here["items"])
-            if "anyOf" in here:
-                below += here["anyOf"]
+            _add_below(here, below)
         if not below:
             return True
         if len(below) > MAX_WIDTH:
@@ -172,8 +167,27 @@ def is_plain(schema: dict[str, Any]) -> bool:
     return False
 
 
+def _add_below(schema: dict[str, Any], found: list[Any]) -> None:
+    """Add the subschemas right below a plain one."""
+    if "properties" in schema:
+        found += schema["properties"].values()
+    if "items" in schema:
+        found.append(schema["items"])
+    if "anyOf" in schema:
+        found += schema["anyOf"]
+
+
+def _is_plain_here(schema: dict[str, Any]) -> bool:
+    """Whether a subschema needs no closer look beside those at its parameters and items that are objects."""
+    below: list[Any] = []
+    if not _is_plain(schema):
+        return False
+    _add_below(schema, below)
+    return all(inner.__class__ is dict for inner in below) and all(map(is_plain, schema.get("anyOf", ())))
+
+
 def _is_plain(schema: dict[str, Any]) -> bool:
-    """Whether a subschema is plain, if its parameters and items are."""
+    """Whether a subschema is plain, if the subschemas in it are."""
     for key, value in schema.items():
         kind = value.__class__
         if key == "type":
@@ -186,20 +200,13 @@ def _is_plain(schema: dict[str, Any]) -> bool:
             if not (_plain_list(value) if kind is list else _plain_scalar(value)):
                 return False
         elif key == "properties":
-            if kind is not dict or not all(is_text(name) for name in value):
-                return False
-            if any(inner.__class__ is not dict for inner in value.values()):
-                return False
-        elif key == "items":
-            if kind is not dict:
+            if kind is not dict or not _are_texts(value):
                 return False
         elif key == "additionalProperties":
             if kind is not bool:
                 return False
         elif key == "anyOf":
             if kind is not list or not value or not schema.keys() <= _BESIDE_UNIONS:
-                return False
-            if any(one.__class__ is not dict for one in value):
                 return False
         elif key == "required":
             if not _plain_required(value, schema):
@@ -210,13 +217,9 @@ def _is_plain(schema: dict[str, Any]) -> bool:
         elif key == "format":
             if kind is not str or value not in _OPEN_FORMATS:
                 return False
-        elif key != "enum" or not _plain_enum(value, schema):
+        elif key != "items" and (key != "enum" or not _plain_enum(value, schema)):
             return False
     return True
-
-
-def _plain_branches(schema: dict[str, Any]) -> bool:
-    return all(is_plain(branch) for branch in schema.get("anyOf", ()))
 
 
 def _plain_types(value: Any) -> bool:
@@ -250,6 +253,14 @@ def is_text(value: Any) -> bool:
     return True
 
 
+def _are_texts(values: Iterable[Any]) -> bool:
+    """Whether all values are strings, without lone surrogates."""
+    try:
+        return is_text("".join(values))
+    except TypeError:
+        return False
+
+
 def _plain_bound(key: str, value: Any, schema: dict[str, Any]) -> bool:
     """Whether a bound is a small integer, and on the right side of the other one."""
     other, is_least, least, most = _BOUNDS[key]
@@ -262,12 +273,12 @@ def _plain_bound(key: str, value: Any, schema: dict[str, Any]) -> bool:
 
 
 def _plain_required(names: Any, schema: dict[str, Any]) -> bool:
-    if names.__class__ is not list or not all(is_text(name) for name in names) or len(set(names)) < len(names):
+    if names.__class__ is not list or not _are_texts(names) or len(set(names)) < len(names):
         return False
     properties = schema.get("properties", {})
     if properties.__class__ is not dict:
         return False
-    return schema.get("additionalProperties") is not False or all(name in properties for name in names)
+    return schema.get("additionalProperties") is not False or properties.keys() >= set(names)
 
 
 def _plain_list(values: list[Any]) -> bool:

@@ -21,6 +21,7 @@ Kind = Literal["function", "code_interpreter"]
 MAX_NAME = 256
 # What some wire format ends a name with, or JSON and literals would have to escape.
 _NAME = re.compile(r"""[^\s\x00-\x1f\x7f"'`<>(){}\[\]=,;|\\\ud800-\udfff]+""")
+_MAPPING = (dict, Mapping)  # in this order: asking for an abstract class costs a lookup
 _CODE = {"type": "object", "properties": {"code": {"type": "string"}}}
 _KNOWN = frozenset(("name", "description", "parameters"))  # keys that are checked one by one
 _EMPTY: dict[str, Any] = {"type": "object", "properties": {}, "additionalProperties": False}
@@ -75,7 +76,6 @@ def normalise(
     found: dict[str, Tool] = {}
     for i, raw in enumerate(tools):
         tool = _tool(raw, i, language, native_types or {})
-        _check_name(tool.name, i)
         if tool.name in found:
             raise ToolError(tool.name, f"two tools have this name (the second is number {i})")
         if check and tool.strict and not tool.plain:
@@ -85,17 +85,20 @@ def normalise(
 
 
 def _tool(raw: Any, i: int, language: Language | None, native_types: Mapping[str, Mapping[str, str]]) -> Tool:
-    if isinstance(raw, Tool):
-        return raw
-    if hasattr(raw, "model_json_schema"):
-        return _from_model(raw)
-    if isinstance(raw, Mapping):
+    if isinstance(raw, _MAPPING):
         tool = _from_mapping(raw, i, language)
-        given = native_types.get(tool.name)
+        given = native_types.get(tool.name) if native_types else None
         return _replaced(tool, dict(given)) if given is not None else tool
-    if callable(raw):
-        return _from_function(raw)
-    raise ToolError(i, f"{type(raw).__name__} is no specification of a tool: give a dict or a function")
+    if isinstance(raw, Tool):
+        tool = raw
+    elif hasattr(raw, "model_json_schema"):
+        tool = _from_model(raw)
+    elif callable(raw):
+        tool = _from_function(raw)
+    else:
+        raise ToolError(i, f"{type(raw).__name__} is no specification of a tool: give a dict or a function")
+    _check_name(tool.name, i)
+    return tool
 
 
 def _replaced(tool: Tool, native_types: dict[str, str]) -> Tool:
@@ -119,11 +122,12 @@ def _check_name(name: Any, i: int) -> None:
 def _from_mapping(raw: Mapping[str, Any], i: int, language: Language | None) -> Tool:
     """A tool of a dict: by the keys it has."""
     kind, inner = raw.get("type"), raw.get("function")
-    if isinstance(inner, Mapping):
+    if isinstance(inner, _MAPPING):
         return _from_openai(inner, i, language, raw)
     if kind == "code_interpreter":
         return Tool("python", "", dict(_CODE), kind="code_interpreter", source=dict(raw), declaration={})
     if isinstance(inner, str) and "arguments" in raw:
+        _check_name(inner, i)
         return _from_trelis(raw, inner)
     if isinstance(kind, str) and kind not in ("function", "object"):
         raise ToolError(raw.get("name") or i, f"tools of type {kind!r} are not supported")
@@ -138,10 +142,12 @@ def _from_openai(raw: Mapping[str, Any], i: int, language: Language | None, wrap
     _check_name(called, i)
     name = str(called)
     parameters, description = raw.get("parameters"), _description(name, raw)
-    if parameters is not None and not isinstance(parameters, (Mapping, list)):
+    if parameters is not None and not isinstance(parameters, (*_MAPPING, list)):
         raise ToolError(name, f"its parameters are no schema: {parameters!r}; give an object")
     strict = raw.get("strict", wrapper.get("strict")) is not False
-    source = {key: value for key, value in raw.items() if key not in ("strict", "type")}
+    source = dict(raw)
+    source.pop("strict", None)
+    source.pop("type", None)
     schema = _from_list(name, parameters) if isinstance(parameters, list) else _object(name, parameters)
     declared: dict[str, Any] = {"name": name, "description": description, "parameters": parameters}
     spoken, types = language or "python", {}
@@ -164,7 +170,7 @@ def _description(name: str, raw: Mapping[str, Any]) -> str:
     description = raw.get("description")
     if description is not None and not isinstance(description, str):
         raise ToolError(name, f"its description is a string, not {description!r}")
-    if not is_text(description or ""):
+    if description and not is_text(description):
         raise ToolError(name, "its description has a lone surrogate, which no text contains")
     return description or ""
 

@@ -10,6 +10,7 @@ the order of the schema. A string ends at the first closing tag, so it cannot co
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Iterable
 from functools import partial
 from typing import Any
@@ -35,6 +36,7 @@ from constrain.tools.specs import Tool
 CLOSE = "</parameter>"
 _END = Literal(b"\n</parameter>\n")
 _STRINGS = ("type", "pattern", "format", "minLength", "maxLength")
+_NOT_IN_NAMES = re.compile(r"[<>\n]")
 _PARAMETERS = ("type", "properties", "required", "additionalProperties")
 
 
@@ -44,15 +46,19 @@ def xml_arguments(tool: Tool) -> Grammar:
         return Repeat(Sequence((Literal(b"<parameter="), Regex(r"[^<>\n]+>\n"), _until_close())), 0, None)
     if not tool.plain:
         return _parameters(tool)
-    for name in (*tool.parameters.get("properties", ()), *tool.parameters.get("required", ())):
-        _check_name(tool, name)
-    for name, schema in tool.parameters.get("properties", {}).items():
-        _check_plain(Place(tool.name, tool.parameters, schema, f"/properties/{escape(name)}"))
+    properties = tool.parameters.get("properties", {})
+    names = (*properties, *tool.parameters.get("required", ()))
+    if "" in names or _NOT_IN_NAMES.search("".join(names)):
+        for name in names:
+            _check_name(tool, name)
+    for name, schema in properties.items():
+        if "enum" in schema or "anyOf" in schema:
+            _check_plain(Place(tool.name, tool.parameters, schema, f"/properties/{escape(name)}"))
     return Deferred(partial(_parameters, tool))
 
 
 def _check_name(tool: Tool, name: str) -> None:
-    if ">" in name or "\n" in name or "<" in name or not name:
+    if not name or _NOT_IN_NAMES.search(name):
         raise ToolError(
             tool.name, f"this format cannot write the parameter name {name!r}", f"/properties/{escape(name)}"
         )

@@ -24,9 +24,9 @@ from constrain_kernels.layout import (
     H_FLAGS,
     H_HASH,
     H_LEN,
-    H_NEED,
     H_NODES,
     H_POOL,
+    H_RESULTS,
     H_SCRATCH,
     H_STATES,
     H_TRANS,
@@ -479,7 +479,7 @@ def step(h, config, symbol):
     if count < 0:
         return count
     if not fits_results(h, count):
-        p64(h, H_NEED, 4 * count)
+        p64(h, H_RESULTS, 4 * count)
         return GROW
     results = g64(g64(h, H_SCRATCH), X_RESULTS)
     value = 0

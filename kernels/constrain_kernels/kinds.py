@@ -1,8 +1,9 @@
-"""Subtrees that a walk need not enter: a state that reads every character below a node and stays where it is.
+"""Subtrees that a walk need not enter: an automaton reads every character below a node, in whatever order they come.
 
-Characters are sorted into kinds. A vocabulary's tries say for each node which kinds occur from it on; for a state of an
-automaton, the kinds whose characters all lead back to it are found when they are asked for. Inside a word of `\\S+`, or
-in `[a-z0-9-]*`, a walk over 270,000 nodes then looks at some thousands of them.
+Characters are sorted into kinds. A vocabulary's tries say for each node which kinds occur from it on, and how many
+characters at most; for a state of an automaton, the kinds whose characters all lead on to one other state, or back to
+it, are found when they are asked for. Inside a word of `\\S+`, or in `[a-z0-9-]{1,63}`, a walk over 270,000 nodes then
+looks at some thousands of them.
 """
 
 from __future__ import annotations
@@ -11,10 +12,12 @@ import numpy as np
 
 from constrain_kernels.jit import kernel
 from constrain_kernels.layout import H_SCRATCH, H_TRANS, T_BYTE, WORK_CAP, X_KINDS, X_LOOPS, X_STAMP
-from constrain_kernels.loops import next_phase
+from constrain_kernels.loops import main_way, next_phase
 from constrain_kernels.memory import g32, g64, p64
 
 ASCII_KINDS = 39  # letters and digits in six kinds, then each other printable character
+KIND_BITS = 53
+MOST_CHARS = 255
 OTHER = 51  # what is no character in a printable text, and the bytes of one whose beginning is further up
 LEADS = (0xC2, 0xC3, 0xE0, 0xE1, 0xE2, 0xE3, 0xE4, 0xED, 0xEE, 0xEF, 0xF0, 0xF1, 0xF4)  # where kinds of leads begin
 
@@ -41,35 +44,39 @@ def kind_of(byte):
 
 
 @kernel
-def mark_kinds(nodes, kinds):
-    """kinds[x] (int64): the kinds of the characters at and below node x, as bits; OTHER as well where x is inside one.
+def mark_kinds(nodes, words):
+    """words[x] (int64): the kinds of the characters at and below node x, as bits, OTHER as well where x is inside one;
+    above them, from KIND_BITS on, how many characters follow one another there at most.
 
     nodes: int32[n + 1, T_WIDTH], packed.
     """
-    n = len(kinds)
+    n = len(words)
     parent, phase = np.zeros(n, np.int32), np.zeros(n, np.int8)  # the node above; where its byte leads in a character
-    inside = np.zeros(n, np.uint8)
+    inside, chars = np.zeros(n, np.uint8), np.zeros(n, np.int64)
     path = np.zeros(1 << 16, np.int32)
-    kinds[0] = 0
+    words[0] = 0
     for x in range(1, n):
         byte, depth = nodes[x, T_BYTE] & 255, nodes[x, T_BYTE] >> 8
         path[depth] = x
         parent[x] = path[depth - 1]
         before = phase[parent[x]]
         following = next_phase(before, byte)
-        kinds[x] = 0 if before != 0 and following >= 0 else 1 << (OTHER if before != 0 else kind_of(byte))
+        words[x] = 0 if before != 0 and following >= 0 else 1 << (OTHER if before != 0 else kind_of(byte))
         phase[x] = max(0, following)
         inside[x] = before != 0
     for x in range(n - 1, 0, -1):
-        kinds[parent[x]] |= kinds[x]
+        words[parent[x]] |= words[x]
+        chars[x] += 1 - inside[x]
+        chars[parent[x]] = max(chars[parent[x]], chars[x])
     for x in range(1, n):
         if inside[x]:
-            kinds[x] |= 1 << OTHER
+            words[x] |= 1 << OTHER
+        words[x] |= min(chars[x], MOST_CHARS) << KIND_BITS
 
 
 @kernel
 def begin_kinds(h):
-    """Forget the states' loops; the kinds of ASCII characters are noted once per process."""
+    """Forget the states' ways; the kinds of ASCII characters are noted once per process."""
     scratch = g64(h, H_SCRATCH)
     known = g64(scratch, X_KINDS)
     p64(scratch, X_STAMP, g64(scratch, X_STAMP) + 1)
@@ -79,31 +86,49 @@ def begin_kinds(h):
 
 
 @kernel
-def loop_kinds(h, cmap, start, wide, far, op):
-    """The kinds whose characters lead from a state back to it, as bits; the state as an operation of its block.
+def reads_all(h, cmap, start, wide, far, op, word):
+    """Whether an automaton reads the characters of a node's word (see `mark_kinds`) in whatever order they come.
 
-    start, wide: the transitions of operation `op` lie at start + op * wide. far: events do not count.
+    op: the state, as an operation of its block, whose transitions lie at start + op * wide. far: events do not count.
     """
+    kinds = word & ((1 << KIND_BITS) - 1)
+    chars = word >> KIND_BITS
+    while chars > 0:
+        way = way_on(h, cmap, start, wide, far, op)
+        if way == 0 or kinds & ~g64(way, 1) != 0:
+            return False
+        if g64(way, 2) == op:
+            return True
+        op = g64(way, 2)
+        chars -= 1
+    return True
+
+
+@kernel
+def way_on(h, cmap, start, wide, far, op):
+    """The address of (stamp, kinds, operation): the kinds whose characters lead from a state to one other; or 0."""
     scratch = g64(h, H_SCRATCH)
-    known = g64(scratch, X_LOOPS) + 16 * op
+    way = g64(scratch, X_LOOPS) + 24 * op
     if op < 0 or op >= WORK_CAP:
         return 0
-    if g64(known, 0) == g64(scratch, X_STAMP):
-        return g64(known, 1)
+    if g64(way, 0) == g64(scratch, X_STAMP):
+        return way
     trans = g64(h, H_TRANS)
     of_byte = g64(scratch, X_KINDS)
     here = start + op * wide
+    to = main_way(trans, cmap, here, far, op)
     found = (1 << ASCII_KINDS) - 1
     for byte in range(32, 127):
         at = here + 2 * g32(cmap, byte)
-        if g32(trans, at) != op or (not far and g32(trans, at + 1) != 0):
+        if g32(trans, at) != to or (not far and g32(trans, at + 1) != 0):
             found &= ~g64(of_byte, byte)
     for kind in range(ASCII_KINDS, OTHER):
-        if leads_back(trans, cmap, start, wide, far, op, LEADS[kind - ASCII_KINDS], LEADS[kind + 1 - ASCII_KINDS]):
+        if leads_to(trans, cmap, start, wide, far, op, to, LEADS[kind - ASCII_KINDS], LEADS[kind + 1 - ASCII_KINDS]):
             found |= 1 << kind
-    p64(known, 0, g64(scratch, X_STAMP))
-    p64(known, 1, found)
-    return found
+    p64(way, 0, g64(scratch, X_STAMP))
+    p64(way, 1, found)
+    p64(way, 2, to)
+    return way
 
 
 @kernel
@@ -120,8 +145,8 @@ def joint(trans, cmap, start, wide, far, op, low, high):
 
 
 @kernel
-def leads_back(trans, cmap, start, wide, far, op, first, last):
-    """Whether all characters whose first byte is first..last - 1 lead back to a state, in the same way."""
+def leads_to(trans, cmap, start, wide, far, op, to, first, last):
+    """Whether all characters whose first byte is first..last - 1 lead to a state, in the same way."""
     here = joint(trans, cmap, start, wide, far, op, first, last)
     if here == 0:
         return False
@@ -132,4 +157,4 @@ def leads_back(trans, cmap, start, wide, far, op, first, last):
         if here == 0:
             return False
         low, high = 0x80, 0xC0
-    return here == op
+    return here == to

@@ -21,6 +21,7 @@ H_FLAGS = 27
 H_STAMP = 28  # number of the row being built
 H_NEED = 29  # rows that GROW asks for beyond the usual room
 H_EPOCH = 30
+H_RESULTS = 31  # the same for what a step leads to: configurations, joins and lists
 H_SIZE = 32
 
 # H_FLAGS

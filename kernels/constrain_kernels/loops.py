@@ -3,13 +3,16 @@
 Most tokens are plain text. Where plain characters, apart from some groups of them, never lead to a dead end, the plain
 tokens without those groups are allowed, by a few precomputed masks. Tokens with a character of a group that is dead
 wherever it may come are not; only those with one that is dead in some places, or that are not plain, have to be walked.
+So it is inside `[A-Za-z0-9]{8}`, where plain tokens of letters and digits are allowed by their length alone.
 """
 
 from __future__ import annotations
 
 from constrain_kernels.jit import kernel
 from constrain_kernels.layout import (
+    CAPITAL,
     COMPOSED,
+    COUNTED,
     GROUPS,
     H_FLAGS,
     H_POOL,
@@ -21,8 +24,12 @@ from constrain_kernels.layout import (
     S_BASE,
     S_CMAP,
     S_EPS,
+    S_FLAGS,
     S_TRANS,
     S_WIDTH,
+    SMALL,
+    V_CHARS,
+    V_CHARS_MAX,
     V_PLAIN,
     V_WORDS,
     WORK_CAP,
@@ -34,6 +41,8 @@ from constrain_kernels.memory import copy, g32, g64, p32, p64
 from constrain_kernels.slices import group_of
 
 PHASES = 10
+LETTERS = 1 << SMALL | 1 << CAPITAL
+LONGEST_RUN = 64
 MOST_PLACES = 400
 
 
@@ -127,6 +136,76 @@ def left_out(h, state, below):
 
 
 @kernel
+def bounded_run(h, state):
+    """(groups, length): any characters of these groups are read, up to so many and no more; (0, 0) if there is no such
+    run, or one without letters, for which a walk is short."""
+    groups, following = read_groups(h, state)
+    length = 1
+    while groups & LETTERS != 0 and length <= LONGEST_RUN:
+        here = following
+        alive, following = read_groups(h, here)
+        if alive & groups == 0 and dies(h, here, groups):
+            return groups, length
+        if alive & groups != groups or following == here:
+            return 0, 0
+        length += 1
+    return 0, 0
+
+
+@kernel
+def read_groups(h, state):
+    """(groups, target): the groups of ASCII characters that all lead from a state to one other, most of them at least;
+    (0, 0) if none does."""
+    states, trans = g64(h, H_STATES), g64(h, H_TRANS)
+    row = state * S_WIDTH
+    cmap = g64(h, H_POOL) + 4 * g32(states, row + S_CMAP)
+    start = g32(states, row + S_TRANS)
+    far = g32(states, row + S_FLAGS) & COUNTED != 0
+    to = main_way(trans, cmap, start, far, 0)
+    if to == 0:
+        return 0, 0
+    groups = 0
+    for byte in range(32, 127):
+        at = start + 2 * g32(cmap, byte)
+        if group_of(byte) >= 0 and g32(trans, at) == to and (far or g32(trans, at + 1) == 0):
+            groups |= 1 << group_of(byte)
+    for byte in range(32, 127):
+        at = start + 2 * g32(cmap, byte)
+        if group_of(byte) >= 0 and (g32(trans, at) != to or (not far and g32(trans, at + 1) != 0)):
+            groups &= ~(1 << group_of(byte))
+    return groups, g32(states, row + S_BASE) + to
+
+
+@kernel
+def dies(h, state, groups):
+    """Whether a state reads no ASCII character of some groups, be it to end the text."""
+    states, trans = g64(h, H_STATES), g64(h, H_TRANS)
+    cmap = g64(h, H_POOL) + 4 * g32(states, state * S_WIDTH + S_CMAP)
+    start = g32(states, state * S_WIDTH + S_TRANS)
+    for byte in range(32, 127):
+        if group_of(byte) >= 0 and (groups >> group_of(byte)) & 1 and g32(trans, start + 2 * g32(cmap, byte)) != 0:
+            return False
+    return True
+
+
+@kernel
+def main_way(trans, cmap, here, far, otherwise):
+    """The operation that most printable ASCII characters have at a state, without an event.
+
+    The majority vote of Boyer and Moore: where there is no majority, any of them; `otherwise` if none leads on.
+    """
+    found, votes = otherwise, 0
+    for byte in range(32, 127):
+        at = here + 2 * g32(cmap, byte)
+        to = g32(trans, at)
+        if to > 0 and (far or g32(trans, at + 1) == 0):
+            if votes == 0:
+                found = to
+            votes += 1 if to == found else -1
+    return found
+
+
+@kernel
 def plain_mask(h, groups, out):
     """Write the plain tokens without some groups."""
     v = g64(h, H_VOCAB)
@@ -138,3 +217,14 @@ def plain_mask(h, groups, out):
             mask = masks + 4 * words * (1 + group)
             for w in range(words):
                 p32(out, w, g32(out, w) & ~g32(mask, w))
+
+
+@kernel
+def shorten(h, length, out):
+    """Keep of a mask of plain tokens those of at most so many characters."""
+    v = g64(h, H_VOCAB)
+    words = g64(v, V_WORDS)
+    if length < g64(v, V_CHARS_MAX):
+        mask = g64(v, V_CHARS) + 4 * words * length
+        for w in range(words):
+            p32(out, w, g32(out, w) & g32(mask, w))

@@ -13,9 +13,9 @@ from constrain_kernels.layout import (
     BASE_SPACE,
     BOUNDED,
     BUILD,
-    CAPITAL,
     CLEAR,
     CODES,
+    COMPOSED,
     G_NODE,
     G_ROW,
     G_STATE,
@@ -50,7 +50,6 @@ from constrain_kernels.layout import (
     S_TRANS,
     S_WIDTH,
     SLOW,
-    SMALL,
     SPACE,
     TAG,
     TAG_SECTION,
@@ -69,7 +68,7 @@ from constrain_kernels.layout import (
     X_WORK,
 )
 from constrain_kernels.likeness import copy_row, find_like, remember_row
-from constrain_kernels.loops import left_out, plain_mask
+from constrain_kernels.loops import LETTERS, bounded_run, left_out, plain_mask, shorten
 from constrain_kernels.memory import clear, g32, g64, invoke, p32, p64
 from constrain_kernels.seeds import seed_declared, seed_returns, seed_root
 from constrain_kernels.walk import WHOLE, dives, number_goes_on, run
@@ -211,12 +210,17 @@ def own_mask(h):
 @kernel
 def by_masks(dead, partly):
     """Whether the masks of groups save more than they cost: they allow many tokens, and few are left to be walked."""
-    letters = 1 << SMALL | 1 << CAPITAL
-    if partly < 0 or partly & letters or dead & letters == letters:
+    return partly >= 0 and dead & LETTERS != LETTERS and few(partly)
+
+
+@kernel
+def few(groups):
+    """Whether the tokens of some groups are so few that walking them apart saves time."""
+    if groups & LETTERS:
         return False
     count = 0
-    while partly:
-        partly &= partly - 1
+    while groups:
+        groups &= groups - 1
         count += 1
     return count <= MOST_GROUPS
 
@@ -236,17 +240,36 @@ def walk_automaton(h, config, state, below):
     done = add_tokens(h, config)
     if done < 0:
         return done
-    dead, partly = left_out(h, state, below)
-    if not by_masks(dead, partly):
+    walked = masked(h, state, below)
+    if walked < 0:
         seed(h, 0, 0, here, under, 0)
         return run(h)
-    plain_mask(h, dead | partly, g64(g64(h, H_SCRATCH), X_OWN))
     first = g64(g64(h, H_VOCAB), V_GROUP_TRIES)
     seed(h, first, 0, here, under, 0)
     for group in range(GROUPS):
-        if (partly >> group) & 1:
+        if (walked >> group) & 1:
             seed(h, first + 1 + group, 0, here, under, 0)
     return run(h)
+
+
+@kernel
+def masked(h, state, below):
+    """Begin the row's own mask with plain tokens that are allowed; the groups whose tokens must be walked, or -1: all
+    tokens, there being no such beginning."""
+    own = g64(g64(h, H_SCRATCH), X_OWN)
+    dead, partly = left_out(h, state, below)
+    if by_masks(dead, partly):
+        plain_mask(h, dead | partly, own)
+        return partly
+    if partly < 0 or (below != 0 and g64(h, H_FLAGS) & COMPOSED):
+        return -1
+    groups, length = bounded_run(h, state)
+    others = ((1 << GROUPS) - 1) & ~groups
+    if groups == 0 or not few(others & ~dead):
+        return -1
+    plain_mask(h, others, own)
+    shorten(h, length, own)
+    return others & ~dead
 
 
 @kernel

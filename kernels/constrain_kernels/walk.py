@@ -32,7 +32,7 @@ from constrain_kernels.entries import (
     trie_nodes,
 )
 from constrain_kernels.jit import kernel
-from constrain_kernels.kinds import begin_kinds, loop_kinds
+from constrain_kernels.kinds import begin_kinds, reads_all
 from constrain_kernels.layout import (
     ALWAYS,
     BOUNDED,
@@ -71,7 +71,6 @@ from constrain_kernels.layout import (
     N_RETURNS,
     N_WIDTH,
     OVERFLOW,
-    PATH_CAP,
     S_BASE,
     S_CMAP,
     S_COUNT,
@@ -232,7 +231,7 @@ def dive(h, k, nodes, state, below, alone):
     """
     states = g64(h, H_STATES)
     scratch = g64(h, H_SCRATCH)
-    path = g64(scratch, X_PATH)  # transitions of the states by depth
+    path = g64(scratch, X_PATH)  # the states by depth, as operations
     loose = is_loose(h, state, below)
     known, bits = -1, 0  # the bytes that may come after an end of a class
     cmap = g64(h, H_POOL) + 4 * g32(states, state * S_WIDTH + S_CMAP)
@@ -243,38 +242,30 @@ def dive(h, k, nodes, state, below, alone):
     )  # operation op leads to the transitions at start + op * wide
     trans = g64(h, H_TRANS)
     own = g64(scratch, X_OWN) if g64(k, K_CONDITION) == ALWAYS else 0
-    kinds = g64(g64(h, H_VOCAB), V_TRIES + g64(k, K_TRIE) * V_TRIE_WIDTH + 2)
-    loops = path + 8 * PATH_CAP  # kinds of characters that lead back to the state at each depth, -1: not known yet
+    words = g64(g64(h, H_VOCAB), V_TRIES + g64(k, K_TRIE) * V_TRIE_WIDTH + 2)  # of `mark_kinds`
     far = g32(states, state * S_WIDTH + S_FLAGS) & COUNTED != 0
     node = g64(k, K_NODE)
     end = g32(nodes, node * T_WIDTH + T_END)
     top = g32(nodes, node * T_WIDTH + T_BYTE) >> 8
     ends = top if alone else top + 1  # below this depth a text may have ended
-    p64(path, top, g32(states, state * S_WIDTH + S_TRANS))
-    p64(loops, top, -1)
+    p64(path, top, state - base)
     if own != 0:
         begin_kinds(h)
     node += 1
     while node < end:
         letter = g32(nodes, node * T_WIDTH + T_BYTE)
         depth = letter >> 8
-        here = g64(path, depth - 1)
+        from_op = g64(path, depth - 1)
         after = g32(nodes, node * T_WIDTH + T_END)
-        if own != 0 and after - node >= WORTH:
-            looping = g64(loops, depth - 1)
-            if looping < 0:
-                from_op = (here - start) // wide if wide != 0 else state - base
-                looping = loop_kinds(h, cmap, start, wide, far, from_op)
-                p64(loops, depth - 1, looping)
-            if g64(kinds, node) & ~looping == 0:
-                own_subtree(h, own, g64(k, K_TRIE), node, after)
-                node = after
-                continue
-        at = here + 2 * g32(cmap, letter & 255)
+        if own != 0 and after - node >= WORTH and reads_all(h, cmap, start, wide, far, from_op, g64(words, node)):
+            own_subtree(h, own, g64(k, K_TRIE), node, after)
+            node = after
+            continue
+        at = start + from_op * wide + 2 * g32(cmap, letter & 255)
         op = g32(trans, at)
         follows = not loose
+        from_state = base + from_op
         if loose and depth > ends:
-            from_state = base + (here - start) // wide if wide != 0 else state
             eps = g32(states, from_state * S_WIDTH + S_EPS)
             if eps >= 0 and eps != known:
                 bits = first_after(h, below, eps)
@@ -289,8 +280,7 @@ def dive(h, k, nodes, state, below, alone):
                     return done
                 node = after
                 continue
-            p64(path, depth, start + op * wide)
-            p64(loops, depth, -1)
+            p64(path, depth, op)
             count = g32(nodes, (node + 1) * T_WIDTH + T_TOKENS) - g32(nodes, node * T_WIDTH + T_TOKENS)
             if own != 0 and count == 1:
                 token = g32(nodes, node * T_WIDTH + T_FIRST) & TOKEN
@@ -299,7 +289,6 @@ def dive(h, k, nodes, state, below, alone):
                 emit(h, k, nodes, node)
             node += 1
             continue
-        from_state = base + (here - start) // wide if wide != 0 else state
         eps = g32(states, from_state * S_WIDTH + S_EPS)
         if op != 0 or (eps >= 0 and depth > ends and follows):
             if not roomy(h):
