@@ -34,7 +34,7 @@ from constrain.schema.document import (
 from constrain.schema.domains import Domain
 from constrain.schema.expand import KINDS, NO, OWN, YES, only
 from constrain.schema.formula import TRUE
-from constrain.schema.joint import joint_keys
+from constrain.schema.joint import LEAST, joint_keys
 from constrain.schema.json_values import spell_scalar
 from constrain.schema.keys import KeySpace
 from constrain.schema.stages import Run, Stage, Way
@@ -152,7 +152,7 @@ class JsonStates:
         parts: list[int] = []
         literals: set[bytes] = set()
         alternatives = self.values.alternatives(conjunction)
-        joint = joint_keys(self.values, alternatives) if len(alternatives) > 1 else ()
+        joint = joint_keys(self.values, alternatives) if len(alternatives) >= LEAST else ()
         if joint:
             parts += self._joint(conjunction, joint)
         for alternative in alternatives:
@@ -375,8 +375,7 @@ class JsonStates:
             return [] if not dfa.n_states else [self.quoted(dfa) if kind == STRING else self.dfa(dfa)]
         if len(verdicts) == 1:
             several = self.verdicts.formulas.alternatives(verdicts[0], MAX_ITEMS)
-            alike = kind == OBJECT and self._differ_in_required(several)
-            if len(several) > 1 and not alike:  # a union is a set of items, each of which lives by itself
+            if len(several) > 1:  # a union is a set of items, each of which lives by itself
                 names = self.verdicts.names(verdicts) if kind == OBJECT else ()
                 return [part for formula in several for part in self._judged(kind, (formula,), names)]
         asked = [cls for cls, verdict in enumerate(verdicts) if verdict]
@@ -389,20 +388,6 @@ class JsonStates:
         if not self.verdicts.completes(stage):
             return []
         return [self._first_array(stage) if kind == ARRAY else self._object_stage(stage, 0)]
-
-    def _differ_in_required(self, formulas: list[int]) -> bool:
-        """Whether ways to be an object differ only in which of the keys that all of them declare are required."""
-        f = self.verdicts.formulas
-        own: set[frozenset[Node]] = set()
-        required: set[str] = set()
-        for formula in formulas:
-            facts = f.conjuncts(formula)
-            whats: list[Any] = [f.what(fact) for fact in facts if f.is_fact(fact)]
-            if len(whats) < len(facts) or any(what[0] not in ("own", "has") for what in whats):
-                return False
-            own.add(frozenset(what[1] for what in whats if what[0] == "own"))
-            required.update(what[1] for what in whats if what[0] == "has")
-        return len(own) == 1 and required <= {name for nodes in own for node in nodes for name in node.properties}
 
     def _alternative(self, kind: int, verdicts: Run, names: tuple[str, ...]) -> Alternative | None:
         """A single verdict that only asks for some nodes' own keywords is no other than a plain value."""

@@ -147,3 +147,27 @@ def _admitted(v: Verdicts, formula: int, seed: int) -> int:
             admitted += v.trials.admits(stage, member)
             stages += [way.stage for way in ways]
     return admitted
+
+
+@pytest.mark.parametrize("order", ["schema", "any"])
+@pytest.mark.parametrize(
+    "branches",
+    [
+        [{"required": ["a"]}, {"required": ["b"]}],
+        [{"properties": {"a": {"type": "integer"}}}, {"properties": {"b": {"type": "integer"}}}],
+        [{"properties": {"a": {"minimum": 0}}, "required": ["a"]}, {"properties": {"b": {}}, "required": ["b"]}, {}],
+    ],
+)
+def test_branches_that_both_held_are_one_afterwards(branches: list[Any], order: str) -> None:
+    """Read side by side, they would double with every such object."""
+    item = {"type": "object", "properties": {"a": {"type": "integer"}, "b": {"type": "integer"}}, "anyOf": branches}
+    schema = {"type": "array", "minItems": 1, "maxItems": 30, "items": item}
+    matcher = constrain.compile(constrain.json_schema(schema, property_order=order), byte_vocabulary()).matcher()
+    assert matcher.accept_bytes(b"[")
+    for i in range(30):
+        assert matcher.accept_bytes(b',{"a": 1, "b": 2}'[i == 0 :])
+        assert len(list(matcher.items)) == 1
+    assert not matcher.accept_bytes(b",")
+    matcher.rollback(3)
+    assert matcher.accept_bytes(b',{"a": 1, "b": 2},{"b": 2}]')
+    assert matcher.is_accepting

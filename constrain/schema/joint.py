@@ -9,28 +9,22 @@ from __future__ import annotations
 from collections.abc import Iterable, Sequence
 from typing import TYPE_CHECKING
 
-from constrain.schema.document import OBJECT, Node
+from constrain.schema.document import OBJECT
 
 if TYPE_CHECKING:
     from constrain.schema.values import Alternative, Values
 
 LEAST = 3  # objects that are worth it
-_REQUIRING = frozenset(("place", "base", "raw", "types", "required"))
 
 
 def joint_keys(values: Values, alternatives: Sequence[Alternative]) -> tuple[str, ...]:
     """The keys, in order, of an object that stands for all objects of some alternatives; () if none does.
 
     Every object is closed, a key asks the same of its value in all of them, and no two order their keys differently.
-    Then a text is one of theirs if and only if its keys come in this order and some of them may have these keys. The
-    same is true of objects, closed or not, that differ in which of the keys they all declare are required.
+    Then a text is one of theirs if and only if its keys come in this order and some of them may have these keys.
     """
     objects = [alternative for alternative in alternatives if alternative.enum is None and alternative.types & OBJECT]
-    if len(objects) < 2 or not all(_is_plain(alternative) for alternative in objects):
-        return ()
-    if _differ_in_required(objects):
-        return tuple(declared(objects[0]))
-    if len(objects) < LEAST:
+    if len(objects) < LEAST or not all(_is_plain(alternative) for alternative in objects):
         return ()
     listed = [declared(alternative) for alternative in objects]
     order = merged(listed)
@@ -65,18 +59,6 @@ def merged(orders: Iterable[Sequence[str]]) -> tuple[str, ...]:
             return ()
         found[ready] = None
     return tuple(found)
-
-
-def _differ_in_required(objects: Sequence[Alternative]) -> bool:
-    """Whether objects are the same but for required keys, and each declares all of those."""
-    first, *others = [{node for node in alternative.nodes if not _only_requires(node)} for alternative in objects]
-    names = {name for node in first for name in node.properties}
-    required = {name for alternative in objects for node in alternative.nodes for name in node.required}
-    return all(other == first for other in others) and required <= names
-
-
-def _only_requires(node: Node) -> bool:
-    return node.__dict__.keys() <= _REQUIRING
 
 
 def _is_plain(alternative: Alternative) -> bool:
