@@ -5,7 +5,6 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -548,26 +547,8 @@ class JsonStates:
         begins: whether a key may begin at the state; missing: whether the registers lack a required key.
         """
         at = bisect_right(self._built, state, key=lambda built: built[0]) - 1
-        if at < 0 or state >= self._built[at][1]:
-            return
-        stage = self._built[at][2]
-        if stage.family is not None:
-            if not begins:
-                return
-            for index in filter(missing, self.verdicts.awaited(stage)):
-                for way in self.verdicts.ways(stage, index):
-                    text = witness.member(self.verdicts, stage, (index, way))
-                    if text is not None:
-                        yield text
-        steps = witness.path(self.verdicts, stage, holding=True)
-        if not steps:
-            return
-        if stage.family is None:
-            yield witness.member(self.verdicts, stage, steps[0]) or b""
-            return
-        value = witness.value(self.verdicts, steps[0][1].value)
-        for key in islice(witness.keys(stage, steps[0][0]), 1 if isinstance(steps[0][0], int) else None):
-            yield b'"' + key + b'":' + (value or b"")
+        if at >= 0 and state < self._built[at][1]:
+            yield from witness.nearer(self.verdicts, self._built[at][2], begins, missing)
 
     def _stage_spec(
         self,

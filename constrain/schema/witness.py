@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
@@ -59,6 +59,30 @@ def _of_kind(verdicts: Verdicts, kind: int, formula: int) -> bytes | None:
             whole = b",".join([text for text in texts if text is not None])
             return (b"[" + whole + b"]") if kind == ARRAY else (b"{" + whole + b"}")
     return None
+
+
+def nearer(verdicts: Verdicts, stage: Stage, begins: bool, missing: Callable[[int], bool]) -> Iterator[bytes]:
+    """Texts of a member that brings a container sooner to its end.
+
+    begins: whether a key may begin here; missing: whether the registers lack a required key.
+    """
+    if stage.family is not None:
+        if not begins:
+            return
+        for index in filter(missing, verdicts.awaited(stage)):
+            for way in verdicts.ways(stage, index):
+                text = member(verdicts, stage, (index, way))
+                if text is not None:
+                    yield text
+    steps = path(verdicts, stage, holding=True)
+    if not steps:
+        return
+    if stage.family is None:
+        yield member(verdicts, stage, steps[0]) or b""
+        return
+    ending = value(verdicts, steps[0][1].value)
+    for key in islice(keys(stage, steps[0][0]), 1 if isinstance(steps[0][0], int) else None):
+        yield b'"' + key + b'":' + (ending or b"")
 
 
 def member(verdicts: Verdicts, stage: Stage, step: tuple[Any, Way], used: int = 0) -> bytes | None:
