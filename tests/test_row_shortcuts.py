@@ -50,6 +50,8 @@ STRINGS: list[dict[str, Any]] = [
     {"pattern": r"^[\wé]{1,15}$"},
     {"pattern": "^(?:[a-z]{4}[0-9]|[A-Z][a-z]{3}){1,3}$"},
     {"pattern": "^.{7}$"},
+    {"pattern": r"^\S+$"},
+    {"pattern": "^[^\u3005]{1,9}$"},
     {"pattern": "^[^ ]{2}(?:[a-z ]{6}|[0-9.]{9})*$"},
     {"minLength": 2, "maxLength": 20},
 ]
@@ -62,6 +64,7 @@ def vocabulary(rng: random.Random) -> constrain.Vocabulary:
         text = "".join(rng.choice([*WORDS, " ", "a", "word"]) for _ in range(rng.choice([1, 2, 2, 3, 3, 5, 9, 14])))
         cut = text.encode()[rng.choice([0, 0, 0, 0, 1]) : rng.choice([60, 60, 7])]
         tokens.append(cut + rng.choice([b"", b"", b"", b'"', b'","k": "', b"\\n", b"\\u00", b'"}', b"\xe4"]))
+    tokens += [chr(code).encode() for code in range(0x3000, 0x3012)]  # many that differ inside a character
     for first in b'"{ ':
         tokens += [bytes([first, second]) + rest for second in range(33, 127) for rest in (b"", b"b")]
     return constrain.Vocabulary.from_bytes(tokens, [STOP])

@@ -92,6 +92,8 @@ def reads_all(h, cmap, start, wide, far, op, word):
     op: the state, as an operation of its block, whose transitions lie at start + op * wide. far: events do not count.
     """
     kinds = word & ((1 << KIND_BITS) - 1)
+    if (kinds >> OTHER) & 1:
+        return False
     chars = word >> KIND_BITS
     while chars > 0:
         way = way_on(h, cmap, start, wide, far, op)
