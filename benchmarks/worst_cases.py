@@ -3,13 +3,16 @@
     python benchmarks/worst_cases.py --tokenizer llama3 [--only NAME ...] [--repeats 3]
 
 compiles each case in both property orders, walks its valid instances token by token, and prints a Markdown table.
-Masks and accepts are cold: every repeat compiles anew. Exit status 1 where a valid instance is refused, an invalid one
-accepted, compiling takes over a second or a mask over 20 ms. Refused by budget is a result, shown with its pointer.
+Masks and accepts are cold: every repeat compiles anew. As in `maskbench.py`, Python's collector of cyclic garbage
+stands still meanwhile: its pauses (0.1 s with the compiled kernels in memory) come at random. Exit status 1 where a
+valid instance is refused, an invalid one accepted, compiling takes over a second or a mask over 20 ms. Refused by
+budget is a result, shown with its pointer.
 """
 
 from __future__ import annotations
 
 import argparse
+import gc
 import json
 import sys
 import time
@@ -338,16 +341,26 @@ def _now() -> tuple[int, int]:
 
 def measure(case: Case, order: str, vocab: Any, ids: dict[bytes, int]) -> Row:
     """Compile a case and walk its texts once."""
+    row = Row(case.name, order)
+    gc.collect()
+    gc.disable()
+    try:
+        _measure(case, order, vocab, ids, row)
+    finally:
+        gc.enable()
+    return row
+
+
+def _measure(case: Case, order: str, vocab: Any, ids: dict[bytes, int], row: Row) -> None:
     import constrain
     from constrain_kernels import layout
 
-    row = Row(case.name, order)
     start = _now()
     try:
         compiled = constrain.compile(case.build(order), vocab)
     except (constrain.BudgetError, constrain.GrammarError) as error:
         row.compile, row.refusal = _elapsed(start), str(error)
-        return row
+        return
     row.compile = _elapsed(start)
     bitmask = constrain.allocate_bitmask(1, vocab)
     for valid, text in case.texts(order):
@@ -359,7 +372,6 @@ def measure(case: Case, order: str, vocab: Any, ids: dict[bytes, int]) -> Row:
         if accepted != valid and not row.problem:
             row.problem = f"{text[:60]!r} is {'accepted' if accepted else 'refused'}"
     row.states = compiled._tables.length(layout.H_STATES)
-    return row
 
 
 def _walk(compiled: Any, bitmask: Any, tokens: list[int], row: Row) -> bool:

@@ -12,8 +12,9 @@ import numpy as np
 from constrain import grammar as ir
 from constrain.core import DONE, END, core
 from constrain.dfa import Dfa
+from constrain.dfa_states import dfa_states
 from constrain.errors import GrammarError, UnsatisfiableError
-from constrain.json_states import JsonStates, dfa_states
+from constrain.json_states import JsonStates
 from constrain.regex import compile_regex
 from constrain.scan import scan_table
 from constrain.tables import Tables, Unbuilt

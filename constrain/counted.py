@@ -11,11 +11,12 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from constrain.dfa import Dfa
+from constrain.dfa import Dfa, intersect, length_dfa
 from constrain.scalars import KEY
 from constrain_kernels.counting import least_left, split
 
 MAX_STATES = 200_000
+MAX_PRODUCT = 64  # states of a pattern times its maximal length: above it, rows that all lengths share cost less
 
 
 @dataclass(frozen=True, eq=False)
@@ -57,3 +58,17 @@ def counted(dfa: Dfa, most: int) -> Counted | None:
     table = table[:n].copy()
     least_left(table, fresh, accepting, left)
     return Counted(dfa, table, classes.ravel().astype(np.int32), fresh, accepting, left, most)
+
+
+def bounded(parts: list[Dfa], least: int, most: int | None) -> Dfa | Counted:
+    """Patterns that hold together, with lengths; a maximum that would multiply the states is counted in a register."""
+    if least == 1 and not all(part.accepting[0] for part in parts if part.n_states):
+        least = 0  # the empty string is out already
+    if most is not None and most * sum(part.n_states for part in parts) > MAX_PRODUCT:
+        dfa = intersect(*parts, *([length_dfa(least, None, "json")] if least else []))
+        found = counted(dfa, most) if dfa.n_states else None
+        if found is not None:
+            return found
+    if least > 0 or most is not None:
+        parts = [*parts, length_dfa(least, most, "json")]
+    return intersect(*parts) if len(parts) > 1 else parts[0]

@@ -50,7 +50,16 @@ class GrammarError(ConstrainError):
 
 
 class BudgetError(ConstrainError):
-    """A grammar over its deterministic size budget."""
+    """A grammar over its deterministic size budget.
+
+    >>> str(BudgetError("over 600 ways").located("/properties/a"))
+    'at #/properties/a: over 600 ways'
+    """
+
+    def located(self, pointer: str) -> BudgetError:
+        """The error with a JSON pointer in front, if it names no place yet."""
+        named = type(self) is not BudgetError or str(self).startswith("at #")
+        return self if named else BudgetError(f"at #{pointer}: {self}")
 
 
 class ToolError(ConstrainError):

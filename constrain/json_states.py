@@ -5,16 +5,15 @@ from __future__ import annotations
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
 from functools import cache
-from itertools import islice
 from typing import Any
 
 import numpy as np
-import numpy.typing as npt
 
 from constrain.core import DONE, AnyValue, Core, array_states, core
 from constrain.counted import Counted
 from constrain.dfa import Dfa, from_classes
-from constrain.distinct import DistinctArray, last_events
+from constrain.dfa_states import QUOTE, counted_block, counted_states, dfa_states, quoted_states
+from constrain.distinct import DistinctArray
 from constrain.errors import BudgetError, UnsatisfiableError
 from constrain.grammar import JsonSchema
 from constrain.schema import witness
@@ -37,15 +36,17 @@ from constrain.schema.formula import TRUE
 from constrain.schema.joint import LEAST, joint_keys
 from constrain.schema.json_values import spell_scalar
 from constrain.schema.keys import KeySpace
+from constrain.schema.stages import Run, Stage, Way
 from constrain.schema.unique import domains, refuse, watch
 from constrain.schema.values import Alternative, ArrayShape, Conjunction, Values, lengths
-from constrain.schema.verdicts import Run, Stage, Verdicts, Way
+from constrain.schema.verdicts import Verdicts
 from constrain.tables import Tables, Unbuilt
 from constrain_kernels import layout
 
-QUOTE = 0x22
 MAX_ITEMS = 64
-MANY_FACTS = 24
+MANY_FACTS = 12
+PREPARED = 4  # members' values that are built when compiling
+MANY_MEMBERS = 30  # members of an object times facts that hang on them, from which on their values are built later
 
 
 class JsonStates:
@@ -85,12 +86,26 @@ class JsonStates:
                 raise UnsatisfiableError("", "no JSON value is valid under this schema")
             start = self.state((node,))
             if start in self.pending and self._decides_much(node):
-                self.define(start)  # now, and not when the first mask is waited for
+                self._prepare(start)  # now, and not when the first mask is waited for
             while self.pending and size > self.tables.limit // 4:  # so large that it may not fit: see now
                 self.define(next(iter(self.pending)))
         except RecursionError:
             raise BudgetError("the schema is nested too deeply") from None
+        except BudgetError as error:
+            raise error.located(node.pointer) from None
         return start
+
+    def _prepare(self, start: int) -> None:
+        """Define the start, and the values of the first members that much hangs on."""
+        self.define(start)
+        members = [state for state, made in self.pending.items() if made[0] is JsonStates._define_member]
+        for state in members[:PREPARED]:
+            known = len(self.pending)
+            self.define(state)
+            later = [*self.pending.items()][known - 1 :]
+            runs = [run for run, made in later if made[0] is JsonStates._define_run]
+            for run in runs:
+                self.define(run)
 
     def _decides_much(self, node: Node) -> bool:
         """Whether the first state of an object hangs on so many facts that it takes long to build."""
@@ -114,8 +129,20 @@ class JsonStates:
     def define(self, state: int) -> None:
         """Give a pending state its transitions."""
         make, args = self.pending[state]
-        make(self, *args, state)
+        try:
+            make(self, *args, state)
+        except BudgetError as error:
+            raise error.located(self._pointer(args[0])) from None
         del self.pending[state]
+
+    def _pointer(self, made_of: Conjunction | Run | Stage) -> str:
+        """The JSON pointer of a schema that a pending state is made of."""
+        if isinstance(made_of, Stage):
+            return self.verdicts.pointer(made_of.verdicts)
+        nodes = [node for node in made_of if isinstance(node, Node)]
+        if nodes:
+            return next((node.pointer for node in nodes if node.place), "")
+        return self.verdicts.pointer(tuple([formula for formula in made_of if isinstance(formula, int)]))
 
     def _define_value(self, conjunction: Conjunction, state: int) -> None:
         if self.values.is_judged(conjunction):
@@ -340,13 +367,20 @@ class JsonStates:
         if alternative is not None:
             return self._typed(alternative)
         if kind in (STRING, NUMBER):
-            dfa = self.verdicts.scalars(kind, verdicts)
+            strings = self.verdicts.strings(verdicts[0]) if kind == STRING and len(verdicts) == 1 else None
+            if isinstance(strings, Counted):
+                return [self._count(strings)] if strings.possible else []
+            dfa = strings or self.verdicts.scalars(kind, verdicts)
             return [] if not dfa.n_states else [self.quoted(dfa) if kind == STRING else self.dfa(dfa)]
         if len(verdicts) == 1:
             several = self.verdicts.formulas.alternatives(verdicts[0], MAX_ITEMS)
             if len(several) > 1:  # a union is a set of items, each of which lives by itself
                 names = self.verdicts.names(verdicts) if kind == OBJECT else ()
                 return [part for formula in several for part in self._judged(kind, (formula,), names)]
+        asked = [cls for cls, verdict in enumerate(verdicts) if verdict]
+        if len(verdicts) > 1 and len(asked) == 1:  # no other can hold of this kind: as if there were no other
+            after = self.tables.state(eps=asked[0])
+            return [self.tables.state(calls=[(p, after)]) for p in self._judged(kind, (verdicts[asked[0]],), names)]
         if kind == ARRAY:
             refuse(self.verdicts, verdicts)
         stage = self.verdicts.array(verdicts) if kind == ARRAY else self.verdicts.object(verdicts, names)
@@ -454,22 +488,58 @@ class JsonStates:
         extras: list[tuple[int, int]] = []
         keys: list[tuple[int, int, int, int]] = []
         live: list[int] = []
-        for member in v.members(stage):
-            ways = v.ways(stage, member)
-            if not ways:
-                continue
-            child = (self.run(tuple([way.value for way in ways])), self._returns(ways))
+        later: list[Any] = []  # members whose values are built when they are entered
+        members = v.open_members(stage)
+        lazy = len(members) * len(v.facts(stage.verdicts)) > MANY_MEMBERS
+        for member in members:
+            if lazy and v.touched(stage, member):
+                if not v.admits(stage, member):
+                    continue
+                later.append(member)
+                child = (-len(later), DONE)
+            else:
+                ways = v.ways(stage, member)
+                if not ways:
+                    continue
+                child = (self.run(tuple([way.value for way in ways])), self._returns(ways))
             if isinstance(member, int):
                 keys.append((len(space.spelled[space.names[member]]), *child, member))
             else:
                 live.append(space.kinds.index(member))
                 extras.append(child)
         keys.sort(key=lambda key: key[3])
-        spec = self._stage_spec(stage, state, space, keys, extras, live)
+        at = self.tables.reserved() if later and state else state
+        spec = self._stage_spec(stage, at, space, keys, extras, live)
         first = self.tables.length(layout.H_STATES)
         built = self.tables.add_object(*spec)
         self._built.append((first, self.tables.length(layout.H_STATES), stage))
+        if later:
+            self._postpone(first if at else first + 1, [*extras, *(key[1:3] for key in keys)], stage, later)
+        if at != state:
+            self.tables.copy_state(at, at=state)  # only now can anybody come to the values
+            return state
         return built
+
+    def _postpone(self, first: int, values: list[tuple[int, int]], stage: Stage, later: list[Any]) -> None:
+        """Make the states of some values pending; first: the state of the first of all values.
+
+        See `constrain_kernels.building.add_returns`: two states for each value that is not as one of 64 before it.
+        """
+        for i, value in enumerate(values):
+            if value in values[max(0, i - 64) : i]:
+                continue
+            if value[0] < 0:
+                self.tables.unbuild(first)
+                self.pending[first] = JsonStates._define_member, (stage, later[-value[0] - 1], self._shutting)
+            first += 2
+
+    def _define_member(self, stage: Stage, member: Any, shutting: bool, state: int) -> None:
+        """The value of a member, and where it returns to."""
+        ways = self.verdicts.ways(stage, member)
+        self._shutting = shutting
+        call = self.run(tuple([way.value for way in ways])), self._returns(ways)
+        self._shutting = False
+        self.tables.state(calls=[call], flags=self.free.space, at=state)
 
     def wanted(self, state: int, begins: bool, missing: Callable[[int], bool]) -> Iterator[bytes]:
         """Texts of a member that brings a container under several verdicts sooner to its end.
@@ -477,26 +547,8 @@ class JsonStates:
         begins: whether a key may begin at the state; missing: whether the registers lack a required key.
         """
         at = bisect_right(self._built, state, key=lambda built: built[0]) - 1
-        if at < 0 or state >= self._built[at][1]:
-            return
-        stage = self._built[at][2]
-        if stage.family is not None:
-            if not begins:
-                return
-            for index in filter(missing, self.verdicts.awaited(stage)):
-                for way in self.verdicts.ways(stage, index):
-                    text = witness.member(self.verdicts, stage, (index, way))
-                    if text is not None:
-                        yield text
-        steps = witness.path(self.verdicts, stage, holding=True)
-        if not steps:
-            return
-        if stage.family is None:
-            yield witness.member(self.verdicts, stage, steps[0]) or b""
-            return
-        value = witness.value(self.verdicts, steps[0][1].value)
-        for key in islice(witness.keys(stage, steps[0][0]), 1 if isinstance(steps[0][0], int) else None):
-            yield b'"' + key + b'":' + (value or b"")
+        if at >= 0 and state < self._built[at][1]:
+            yield from witness.nearer(self.verdicts, self._built[at][2], begins, missing)
 
     def _stage_spec(
         self,
@@ -546,71 +598,3 @@ def _of_types(free: AnyValue, plain: bool) -> dict[int, int]:
     found = {NULL: c.null, BOOLEAN: c.boolean, NUMBER: c.number, STRING: c.string}
     found |= {ARRAY: free.array, OBJECT: free.object, EVERY: free.any}
     return found | {INTEGER: c.integer} if plain else found
-
-
-def dfa_states(tables: Tables, dfa: Dfa) -> int:
-    """States of a byte automaton that may return wherever it accepts, with the class of what was read. Where nothing
-    can follow, it returns on the last byte, so that what comes next is the caller's own state."""
-    operations = dfa.next.astype(np.int32) + 1
-    codes = dfa.accepting.astype(np.int32)
-    final = np.flatnonzero((codes != 0) & (dfa.next < 0).all(axis=1))
-    for state in final:
-        if state != 0:
-            operations[dfa.next == state] = -codes[state]
-    return tables.block(operations.shape, tables.put(dfa.classes.astype(np.int32)), tables.pairs(operations), codes - 1)
-
-
-def quoted_states(tables: Tables, dfa: Dfa, end: int = 0, flags: int = 0, forced: bool = False) -> int:
-    """States of the inside of a string: the closing quote returns its class wherever the automaton accepts.
-
-    end: the kind of event that the quote causes, if any; forced: the quote never is the only way on and refused.
-    """
-    n, k = dfa.next.shape
-    operations = np.zeros((n, k + 1), np.int32)
-    operations[:, :k] = dfa.next + 1
-    quote = operations[:, dfa.classes[QUOTE]]
-    operations[:, k] = np.where(quote > 0, quote, -dfa.accepting.astype(np.int32))
-    classes = dfa.classes.astype(np.int32)
-    classes[QUOTE] = k
-    eps = np.full(n, -1, np.int32)
-    ending = tables.event(end) if end else 0
-    events = np.where(operations < 0, ending, 0) if end else None
-    if forced and events is not None:
-        events[:, :k] += last_events(tables, dfa, ending)
-    return tables.block(operations.shape, tables.put(classes), tables.pairs(operations, events), eps, flags=flags)
-
-
-def counted_states(tables: Tables, strings: Counted) -> int:
-    """The value state of counted strings: every character says how many may have come when it begins."""
-    return tables.state([(QUOTE, counted_block(tables, strings), tables.event(layout.EV_STRING))])
-
-
-def counted_block(tables: Tables, strings: Counted, end: int = 0, flags: int = 0) -> int:
-    """The inside of counted strings; end: the kind of event that the closing quote causes, if any."""
-    n, k = strings.table.shape
-    most, left = strings.most, strings.left
-    operations = np.zeros((n, k + 1), np.int32)
-    operations[:, :k] = strings.table + 1
-    quote = operations[:, strings.classes[QUOTE]]
-    operations[:, k] = np.where(quote > 0, quote, np.where(strings.accepting != 0, -1, 0))
-    classes = strings.classes.copy()
-    classes[QUOTE] = k
-    target = np.where(operations > 0, operations - 1, 0)
-    begins = (operations > 0) & (strings.fresh[:, None] != 0)
-    tightens = (operations > 0) & ~begins & (left[target] > left[:, None])
-    bound = most - np.minimum(left[target], most + 1)
-    events = _events(tables, layout.EV_CHAR, bound, begins) + _events(tables, layout.EV_FITS, bound, tightens)
-    if end:
-        events[operations < 0] = tables.event(end)
-    far = tables.event(layout.EV_CHAR, most - int(left.max()), most)
-    share = tables.put(classes), tables.pairs(operations, events)
-    kinds = flags | layout.BOUNDED | layout.COUNTED | layout.FRESH * strings.fresh.astype(np.int32)
-    return tables.block(operations.shape, *share, np.full(n, -1, np.int32), flags=kinds, param=far)
-
-
-def _events(tables: Tables, kind: int, bound: npt.NDArray[Any], where: npt.NDArray[Any]) -> npt.NDArray[np.int32]:
-    """An event for each bound that stands somewhere, and its number there."""
-    events = np.zeros(bound.shape, np.int32)
-    for value in np.unique(bound[where]).tolist():
-        events[where & (bound == value)] = tables.event(kind, value)
-    return events

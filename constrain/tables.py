@@ -442,6 +442,10 @@ class Tables:
         self._views[layout.H_STATES][at * _STATE.size : (at + 1) * _STATE.size] = _UNBUILT
         return at
 
+    def unbuild(self, state: int) -> None:
+        """Make a state that nothing refers to yet one to be defined later."""
+        self._views[layout.H_STATES][state * _STATE.size : (state + 1) * _STATE.size] = _UNBUILT
+
     def copy_state(self, source: int, at: int) -> None:
         """Define the reserved state `at` as another one is."""
         view, size = self._views[layout.H_STATES], _STATE.size

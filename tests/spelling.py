@@ -156,8 +156,11 @@ class Scope:
         return schema
 
 
-def _branches(scope: Scope, value: Any) -> Iterator[list[Scope]]:
-    """The in-place subschemas that apply to a value, in document order; several where one of them must be chosen."""
+def _branches(scope: Scope, value: Any, every: bool = False) -> Iterator[list[Scope]]:
+    """The in-place subschemas that apply to a value, in document order; several where one of them must be chosen.
+
+    every: those that the value does not fit as well.
+    """
     validator, known = scope.validator, scope.validator.VALIDATORS
     for keyword, argument in scope.schema.items():
         if keyword not in known and not (keyword in ("then", "else") and "if" in known):
@@ -170,15 +173,15 @@ def _branches(scope: Scope, value: Any) -> Iterator[list[Scope]]:
         elif keyword == "allOf":
             yield from ([scope.branch(part)] for part in argument)
         elif keyword in ("anyOf", "oneOf"):
-            yield [scope.branch(part) for part in argument if descend(validator, part).is_valid(value)]
+            yield [scope.branch(part) for part in argument if every or descend(validator, part).is_valid(value)]
         elif keyword in ("not", "if"):
             yield [scope.branch(argument, certain=False)]
         elif keyword in ("then", "else") and "if" in scope.schema:
-            if descend(validator, scope.schema["if"]).is_valid(value) == (keyword == "then"):
+            if every or descend(validator, scope.schema["if"]).is_valid(value) == (keyword == "then"):
                 yield [scope.branch(argument)]
         elif keyword in ("dependentSchemas", "dependencies"):
             for key, part in argument.items():
-                if not isinstance(part, (list, str)) and isinstance(value, dict) and key in value:
+                if not isinstance(part, (list, str)) and (every or (isinstance(value, dict) and key in value)):
                     yield [scope.branch(part)]
 
 
@@ -196,13 +199,27 @@ def alternatives(scopes: list[Scope], value: Any, above: frozenset[int] = frozen
     return found
 
 
-def _literals(scope: Scope, value: Any) -> list[Any]:
-    """The members of `enum` and `const` that equal the value."""
+def everything(scopes: Iterable[Scope], value: Any, above: frozenset[int] = frozenset()) -> Iterator[Scope]:
+    """All in-place subschemas, whether the value fits them or not."""
+    for scope in scopes:
+        yield scope
+        if id(scope.validator.schema) not in above:
+            inside = above | {id(scope.validator.schema)}
+            for options in _branches(scope, value, every=True):
+                yield from everything(options, value, inside)
+
+
+def _members(scope: Scope) -> list[Any]:
+    """The members of `enum` and `const`."""
     known, schema = scope.validator.VALIDATORS, scope.schema
     members = list(schema.get("enum", ())) if "enum" in known else []
-    members += [schema["const"]] if "const" in schema and "const" in known else []
+    return [*members, schema["const"]] if "const" in schema and "const" in known else members
+
+
+def _literals(scope: Scope, value: Any) -> list[Any]:
+    """The members of `enum` and `const` that equal the value."""
     key = canonical(value)
-    return [member for member in members if canonical(member) == key]
+    return [member for member in _members(scope) if canonical(member) == key]
 
 
 def _key_scopes(scopes: list[Scope], node: Node, key: str) -> list[Scope]:
@@ -238,14 +255,17 @@ def _item_scopes(scopes: list[Scope], node: Node, index: int) -> list[Scope]:
     return found
 
 
-def key_ranks(scopes: list[Scope], value: Any) -> dict[str, int]:
-    """The rank of each declared key: `properties` (and keys of `enum` members) by first occurrence, then `required`."""
+def key_ranks(scopes: Iterable[Scope], value: Any, every: bool = False) -> dict[str, int]:
+    """The rank of each declared key: `properties` (and keys of `enum` members) by first occurrence, then `required`.
+
+    every: the keys of all members, not only of those that equal the value.
+    """
     declared: dict[str, None] = {}
     required: dict[str, None] = {}
     for scope in scopes:
         declared.update(dict.fromkeys(scope.schema.get("properties", ())))
-        for literal in _literals(scope, value):
-            declared.update(dict.fromkeys(literal))
+        for literal in _members(scope) if every else _literals(scope, value):
+            declared.update(dict.fromkeys(literal if isinstance(literal, dict) else ()))
         names = scope.schema.get("required", ())
         required.update(dict.fromkeys(names if isinstance(names, list) else ()))
     return {key: rank for rank, key in enumerate({**declared, **required})}
@@ -307,14 +327,20 @@ class _Judge:
             yield self.visit(child, _key_scopes(scopes, node, name), tainted)
 
     def order(self, names: list[str], scopes: list[Scope], value: Any) -> Iterator[Finding]:
-        """Under all scopes and under the certain ones; an enumerated object has the order of its keys there too."""
+        """Under all scopes and under the certain ones; an enumerated object has the order of its keys there too.
+
+        Which branches hold is known only at the end of an object, after its order was decided: so a key that none of
+        the chosen ones declares may stand where one of the others has it.
+        """
         certain = [scope for scope in scopes if scope.certain]
         readings = [key_ranks(scopes, value), key_ranks(certain, value)]
         for scope in certain:
             readings += [{key: rank for rank, key in enumerate(literal)} for literal in _literals(scope, value)]
         breaches = [set(_violations(ranks, names)) for ranks in readings]
+        everywhere = set(_violations(key_ranks(everything(scopes, value), value, every=True), names))
         for one, other in sorted(set().union(*breaches)):
-            sure = all((one, other) in part for part in breaches)
+            excused = one not in readings[0] and (one, other) not in everywhere
+            sure = all((one, other) in part for part in breaches) and not excused
             yield "out" if sure else "unsure", f"keys {one!r}, {other!r} are out of order"
 
     def string(self, node: Node, scopes: list[Scope], tainted: bool) -> Iterator[Finding]:

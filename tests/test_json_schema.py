@@ -19,6 +19,7 @@ from walks import Splitter, accepts, accepts_tokens, compile_schema, tiny_vocabu
 
 constrain = pytest.importorskip("constrain")
 
+from constrain.check import byte_vocabulary  # noqa: E402
 from constrain.errors import ConstrainError, SchemaError, UnsatisfiableError, UnsupportedSchemaError  # noqa: E402
 
 
@@ -285,3 +286,29 @@ def test_errors_are_of_one_tree() -> None:
     assert issubclass(UnsupportedSchemaError, ConstrainError)
     with pytest.raises(ConstrainError):
         constrain.json_schema("{not json")
+
+
+@pytest.mark.parametrize("draft", ["2019-09", "2020-12"])
+@pytest.mark.parametrize(
+    ("listed", "valid"),
+    [
+        ("applicator validation unevaluated", [True, False, False, False]),
+        ("applicator", [True, True, False, True]),
+        ("validation", [True, False, True, True]),
+    ],
+)
+def test_vocabularies_of_a_metaschema(draft: str, listed: str, valid: list[bool]) -> None:
+    """Keywords of vocabularies that the metaschema does not list mean nothing."""
+    words = f"https://json-schema.org/draft/{draft}"
+    vocabularies = {f"{words}/vocab/{name}": True for name in listed.split()}
+    metaschema = {"$id": "urn:meta", "$schema": f"{words}/schema", "$vocabulary": vocabularies}
+    schema = {
+        "$schema": "urn:meta",
+        "maxProperties": 1,
+        "properties": {"a": {"not": {"$ref": "#/$defs/int"}}, "b": {"contains": True, "minContains": 2}},
+        "$defs": {"int": {"const": 1}},
+    }
+    grammar = constrain.json_schema(schema, property_order="any", registry={"urn:meta": metaschema})
+    compiled = constrain.compile(grammar, byte_vocabulary())
+    texts = [b'{"c": 1}', b'{"c": 1, "d": 2}', b'{"b": []}', b'{"b": [1]}']
+    assert [accepts(compiled, text) for text in texts] == valid

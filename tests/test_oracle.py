@@ -137,6 +137,7 @@ def test_formats_can_be_left_out() -> None:
 
 
 AB = {"properties": {"a": {}, "b": {}}}
+UNCHOSEN = {"anyOf": [{"properties": {"a": {"const": 3}}}, {"required": ["r"]}]}
 UNION = {"anyOf": [{"properties": {"a": {"const": 1}, "b": {}}}, {"properties": {"b": {}, "a": {}}}]}
 
 
@@ -203,6 +204,8 @@ UNION = {"anyOf": [{"properties": {"a": {"const": 1}, "b": {}}}, {"properties": 
         (UNION, b'{"a": 1, "b": 1}', "in"),
         (UNION, b'{"b": 1, "a": 1}', "in"),
         (UNION, b'{"a": 2, "b": 1}', "out"),
+        (UNCHOSEN, b'{"a": 1, "r": 2}', "unsure"),  # "a" is an extra key by the branch that holds
+        (UNCHOSEN, b'{"x": 1, "a": 1, "r": 2}', "out"),
         ({**UNION, **AB}, b'{"b": 1, "a": 1}', "out"),
         ({**AB, **UNION}, b'{"b": 1, "a": 1}', "out"),
         ({"properties": {"a": {}}, "enum": [{"b": 1, "a": 1}]}, b'{"b": 1, "a": 1}', "unsure"),

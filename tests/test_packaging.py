@@ -37,6 +37,7 @@ ORDER = [
     "tables",
     "core",
     "distinct",
+    "dfa_states",
     "json_states",
     "scan",
     "automaton",

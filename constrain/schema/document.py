@@ -98,6 +98,11 @@ class Node:
         return 2020 if self.base is None else self.base.draft
 
     @property
+    def vocabularies(self) -> frozenset[str] | None:
+        """The vocabularies whose keywords alone count; None: all of the draft."""
+        return None if self.base is None else self.base.vocabularies
+
+    @property
     def pointer(self) -> str:
         """The JSON pointer of the subschema."""
         steps: list[str] = []
@@ -129,13 +134,15 @@ Scope = tuple[tuple[str, int], ...]
 class Resource(NamedTuple):
     """A schema with an identifier of its own: what `#` in it refers to.
 
-    dynamic: of each dynamic anchor met on the way here, which schema bore it first (by `id`).
+    dynamic: of each dynamic anchor met on the way here, which schema bore it first (by `id`). vocabularies: those that
+    the metaschema lists, by the last word of their URIs; None: those of the draft.
     """
 
     uri: str
     root: Any
     draft: int
     dynamic: Scope = ()
+    vocabularies: frozenset[str] | None = None
 
 
 def escape(token: str) -> str:
@@ -149,13 +156,13 @@ class Document:
     def __init__(
         self,
         raw: Any,
-        readers: Mapping[int, Container[str]],
+        readers: Callable[[int, frozenset[str] | None], Container[str]],
         remotes: Retrieve,
         formats: bool = True,
         anchored: bool = True,
     ) -> None:
         self.raw = raw
-        self.readers = readers  # of each draft: the keywords that are more than annotations
+        self.readers = readers  # of a draft and vocabularies: the keywords that are more than annotations
         self.assert_formats = formats
         self.remotes = remotes
         self.nodes: dict[tuple[int, Scope], Node] = {}  # by id() of the raw subschema, which `raw` keeps alive
@@ -169,8 +176,7 @@ class Document:
         self._found: dict[str, tuple[Any, Resource]] | None = None
         self._dynamic: dict[str, dict[str, Any]] = {}  # of each resource: its dynamic anchors
         self._bearers: dict[int, tuple[Any, Resource]] = {}  # what bears one, by id()
-        draft = draft_of(raw)
-        self.top = Resource(identifier(raw, draft) or "", raw, draft)
+        self.top = self._dialected("", raw, None)
         if anchored and isinstance(raw, dict) and _bears_dynamic(raw):
             self.resources()
             self.top = self._enter(self.top, ())
@@ -211,11 +217,27 @@ class Document:
             raise SchemaError(node.pointer, f"a schema is an object, true or false, not {shown(raw)}")
         return node
 
-    @staticmethod
-    def _own_resource(raw: Any, base: Resource) -> Resource:
+    def _own_resource(self, raw: Any, base: Resource) -> Resource:
         """The resource that a subschema is, if it has an identifier, else the one around it."""
-        own = identifier(raw, base.draft)
-        return base if own is None else Resource(urljoin(base.uri, own), raw, draft_of(raw, base.draft))
+        return base if identifier(raw, base.draft) is None else self._dialected(base.uri, raw, base)
+
+    def _dialected(self, uri: str, raw: Any, around: Resource | None) -> Resource:
+        """A schema met at a URI, by its own identifier if it has one; around: the schema that it is part of."""
+        draft, vocabularies = (2020, None) if around is None else (around.draft, around.vocabularies)
+        named = raw.get("$schema") if isinstance(raw, dict) else None
+        if isinstance(named, str):
+            draft, vocabularies = self._dialect(named, draft)
+        own = identifier(raw, draft)
+        return Resource(uri if own is None else urljoin(uri, own), raw, draft, (), vocabularies)
+
+    def _dialect(self, metaschema: str, otherwise: int) -> tuple[int, frozenset[str] | None]:
+        """The draft and the vocabularies that a `$schema` stands for (2020-12 core, section 8.1.2)."""
+        raw = None if "json-schema.org/" in metaschema else self.remotes(metaschema.rstrip("#"))
+        if not isinstance(raw, dict):
+            return draft_of({"$schema": metaschema}, otherwise), None
+        listed = raw.get("$vocabulary")
+        vocabularies = frozenset(uri.rpartition("/")[2] for uri in listed) if isinstance(listed, dict) else None
+        return draft_of(raw, otherwise), vocabularies
 
     def _enter(self, resource: Resource, scope: Scope) -> Resource:
         """A resource reached from a dynamic scope: what bears an anchor first, bears it for all within."""
@@ -227,7 +249,7 @@ class Document:
 
     def _only_refers(self, raw: dict[str, Any], base: Resource) -> bool:
         """Whether nothing beside `$ref` counts (drafts up to 7 ignore its siblings: draft-07 core, section 8.3)."""
-        asserting = self.readers[base.draft]
+        asserting = self.readers(base.draft, base.vocabularies)
         return base.draft <= 7 or not any(name in asserting and name != "$ref" for name in raw)
 
     def _target(self, raw: dict[str, Any], node: Node) -> Node:
@@ -328,9 +350,7 @@ class Document:
     def _add(self, raw: Any, uri: str) -> None:
         """Index a whole document, which may also be known by the identifier in it."""
         assert self._found is not None
-        draft = draft_of(raw, self.top.draft)
-        own = identifier(raw, draft)
-        base = Resource(uri if own is None else urljoin(uri, own), raw, draft)
+        base = self._dialected(uri, raw, self.top)
         self._found[uri] = self._found[base.uri] = raw, base
         stack: list[tuple[Any, Resource]] = [(raw, base)]
         unknown: list[tuple[Any, Resource]] = []  # what stands under no keyword identifies only what nothing else does
@@ -342,7 +362,8 @@ class Document:
                     if key in _MAPS and isinstance(value, dict):
                         stack += [(child, base) for child in value.values()]
                     elif key not in ("enum", "const"):
-                        (stack if key in self.readers[base.draft] else unknown).append((value, base))
+                        known = key in self.readers(base.draft, base.vocabularies)
+                        (stack if known else unknown).append((value, base))
             elif isinstance(raw, list):
                 stack += [(value, base) for value in raw]
 
@@ -350,7 +371,7 @@ class Document:
         assert self._found is not None
         own = None if raw is base.root else identifier(raw, base.draft)
         if own is not None:
-            base = Resource(urljoin(base.uri, own), raw, draft_of(raw, base.draft))
+            base = self._dialected(base.uri, raw, base)
             self._found.setdefault(base.uri, (raw, base))
         for keyword in ("$anchor", "$dynamicAnchor"):
             if isinstance(raw.get(keyword), str):

@@ -140,10 +140,14 @@ def _add_run(values: Values, found: Domain, formula: int) -> None:
         if kind in (NULL, NO, YES):
             if here == (TRUE,):
                 _add_scalar(found, {NULL: None, NO: False, YES: True}[kind])
-        elif kind in (STRING, NUMBER):
-            dfa = verdicts.scalars(kind, here)
-            if dfa.n_states:
-                (add_words if kind == STRING else add_numbers)(found, dfa)
+        elif kind == STRING:
+            strings = verdicts.strings(here[0])
+            if isinstance(strings, Counted):
+                found.strings += [strings] if strings.possible else []
+            else:
+                add_words(found, strings)
+        elif kind == NUMBER:
+            add_numbers(found, verdicts.scalars(NUMBER, here))
         elif verdicts.completes(verdicts.array(here) if kind == ARRAY else verdicts.object(here)):
             found.inner.append(Inner(None, kind, here[0]))
 

@@ -72,6 +72,7 @@ class Expander:
         self._open: set[tuple[Node, int]] = set()
         self._canonical: dict[Any, Node] = {}
         self._values: dict[Node, int] = {}
+        self._divided: dict[Node, tuple[Node, Node]] = {}
         self._constants: dict[int, Node] = {}
         self.unique_at = ""  # the first uniqueItems met
 
@@ -117,7 +118,7 @@ class Expander:
             whole = f.fact(("int",))
             parts.append(whole if types == INTEGER else f.not_(whole))
         if any(name in node.__dict__ for name in OWN.get(kind, ())):
-            parts.append(f.fact(("own", node)))
+            parts += [f.fact(("own", own)) for own in self._own(node, kind)]
         if kind == OBJECT:
             parts += self._object(node)
         elif kind == ARRAY:
@@ -134,6 +135,18 @@ class Expander:
         if asked is not None:
             parts.append(self._unevaluated(node, asked, kind))
         return self.relaxed(f.and_(parts)) if kind == OBJECT else f.and_(parts)
+
+    def _own(self, node: Node, kind: int) -> tuple[Node, ...]:
+        """Nodes with a node's own keywords: lengths of strings by themselves, so that they can be counted."""
+        if kind != STRING or node.max_length is None or (node.pattern is None and node.format is None):
+            return (node,)
+        if node not in self._divided:
+            text, length = Node(node.place), Node(node.place)
+            text.types = length.types = STRING
+            text.pattern, text.format = node.pattern, node.format
+            length.min_length, length.max_length = node.min_length, node.max_length
+            self._divided[node] = text, length
+        return self._divided[node]
 
     def relaxed(self, formula: int) -> int:
         """A formula about objects with "any" for "exactly one" among branches that exclude each other anyway."""
@@ -347,7 +360,7 @@ class Expander:
             everything.items = everything.additional = Node()
             found.append((everything, holds))
             return True
-        if node.properties or node.pattern_properties or node.prefix or node.contains is not None:
+        if node.properties or node.pattern_properties if kind == OBJECT else node.prefix or node.contains is not None:
             found.append((node, holds))
         below = [(branch, holds) for branch in node.all_of]
         branches = [b for group in node.any_of for b in group] + list(node.one_of)

@@ -10,6 +10,7 @@ from constrain.errors import BudgetError
 FALSE, TRUE = 0, 1
 FACT, NOT, AND, OR, ONE = range(5)
 MAX_FORMULAS = 400_000
+_FAR = 1 << 20
 _NOTHING: frozenset[int] = frozenset()
 
 
@@ -80,7 +81,9 @@ class Formulas:
         if found is None:
             found = self._known[node] = len(self._nodes)
             if found >= MAX_FORMULAS:
-                raise BudgetError(f"the schema's conditions combine into over {MAX_FORMULAS} formulas")
+                raise BudgetError(
+                    f"conditions combine into over {MAX_FORMULAS} formulas; ask for less under 'not', 'oneOf' and 'if'"
+                )
             self._nodes.append(node)
             self._support.append(frozenset([found]) if args is None else _NOTHING.union(*map(self.support, args)))
         return found
@@ -100,11 +103,17 @@ class Formulas:
     def _join(self, op: int, formulas: Iterable[int], neutral: int) -> int:
         """AND or OR: flat, each member once, and a single fact assumed wherever else it stands."""
         found: dict[int, None] = {}
+        nodes = self._nodes
         for formula in formulas:
-            if formula == TRUE - neutral:
-                return formula
-            kind, args = self._nodes[formula]
-            found.update(dict.fromkeys(args) if kind == op else {formula: None} if formula != neutral else {})
+            if formula <= TRUE:
+                if formula != neutral:
+                    return formula
+                continue
+            kind, args = nodes[formula]
+            if kind == op:
+                found.update(dict.fromkeys(args))
+            else:
+                found[formula] = None
         if len(found) < 2:
             return next(iter(found), neutral)
         assumed: dict[int, int] = {}
@@ -118,7 +127,11 @@ class Formulas:
                 if self.is_fact(args[0]):
                     assumed[args[0]] = TRUE - neutral
         if assumed and len(assumed) < len(found):
-            members = [f if self._is_literal(f) else self.replace(f, assumed) for f in found]
+            touched = frozenset(assumed)
+            support = self._support
+            members = [
+                f if touched.isdisjoint(support[f]) or self._is_literal(f) else self.replace(f, assumed) for f in found
+            ]
             if members != list(found):
                 return self._join(op, members, neutral)
         members = sorted(found)
@@ -156,6 +169,10 @@ class Formulas:
         members = tuple(sorted(rest))
         return self._new((ONE, members), members)
 
+    def given(self, formula: int, decided: frozenset[int], true: frozenset[int], memo: dict[int, int]) -> int:
+        """The formula where of some decided facts just those of `true` hold; memo: what was found of others."""
+        return self.rewrite(formula, lambda fact: int(fact in true), decided, memo)
+
     def replace(self, formula: int, by: Mapping[int, int]) -> int:
         """The formula with formulas put in the place of some of its facts."""
         return self.rewrite(formula, lambda fact: by.get(fact, fact), by.keys())
@@ -182,11 +199,80 @@ class Formulas:
                 elif op == NOT:
                     found = self.not_(walk(args[0]))
                 else:
-                    found = (self.and_ if op == AND else self.or_ if op == OR else self.one)([walk(a) for a in args])
+                    after = [walk(a) for a in args]
+                    if after == list(args):
+                        found = f
+                    else:
+                        found = (self.and_ if op == AND else self.or_ if op == OR else self.one)(after)
                 done[f] = found
             return found
 
         return walk(formula)
+
+    def holds(
+        self,
+        formula: int,
+        true: frozenset[int],
+        memo: dict[int, bool],
+        base: dict[int, bool] | None = None,
+        changed: frozenset[int] = _NOTHING,
+    ) -> bool:
+        """Whether a formula holds where just some facts do.
+
+        memo: what was found under these facts; base: under others, of which only `changed` are different.
+        """
+        nodes, support = self._nodes, self._support
+
+        def walk(f: int) -> bool:
+            if f <= TRUE:
+                return f == TRUE
+            same = base is not None and changed.isdisjoint(support[f])
+            known = base if base is not None and same else memo
+            found = known.get(f)
+            if found is None:
+                op, args = nodes[f]
+                if op == FACT:
+                    found = f in true
+                elif op == NOT:
+                    found = not walk(args[0])
+                elif op == AND:
+                    found = all(map(walk, args))
+                else:
+                    found = any(map(walk, args)) if op == OR else sum(map(walk, args)) == 1
+                known[f] = found
+            return found
+
+        return walk(formula)
+
+    def distance(self, formula: int, true: frozenset[int]) -> int:
+        """About how many facts would have to change for a formula to hold where just some do."""
+        nodes = self._nodes
+        known: dict[tuple[int, bool], int] = {}
+
+        def walk(f: int, wanted: bool) -> int:
+            if f <= TRUE:
+                return 0 if (f == TRUE) == wanted else _FAR
+            found = known.get((f, wanted))
+            if found is None:
+                op, args = nodes[f]
+                if op == FACT:
+                    found = int((f in true) != wanted)
+                elif op == NOT:
+                    found = walk(args[0], not wanted)
+                elif op == ONE:
+                    found = one([walk(a, True) for a in args], [walk(a, False) for a in args], wanted)
+                else:
+                    found = (sum if (op == AND) == wanted else min)([walk(a, wanted) for a in args])
+                known[f, wanted] = found
+            return found
+
+        def one(to_true: list[int], to_false: list[int], wanted: bool) -> int:
+            none = sum(to_false)
+            if wanted:
+                return min(none - no + yes for yes, no in zip(to_true, to_false, strict=True))
+            return min(none, sum(sorted(to_true)[:2]))
+
+        return walk(formula, True)
 
     def grows(self, formula: int) -> bool:
         """Whether a formula has no NOT and no ONE: making a fact true never makes it false."""

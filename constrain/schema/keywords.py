@@ -7,8 +7,9 @@ A function takes (document, node, value, raw subschema), checks the value and wr
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal
+from functools import lru_cache
 from typing import Any, NamedTuple
 
 from constrain.dfa import Dfa
@@ -43,11 +44,11 @@ def parse(raw: Any, assert_formats: bool = True, remotes: Retrieve = bundled, an
     remotes: gives the schema that a URI names, or None; by itself the metaschemas of the drafts. anchored: whether
     there may be dynamic anchors.
     """
-    document = Document(raw, READERS, remotes, assert_formats, anchored)
+    document = Document(raw, readers_of, remotes, assert_formats, anchored)
     pending = document.pending
     while pending:
         node, subschema = pending.pop()
-        readers = READERS[node.draft]
+        readers = READERS[node.draft] if node.vocabularies is None else readers_of(node.draft, node.vocabularies)
         for name, value in subschema.items():
             reader = readers.get(name)
             if reader is not None:
@@ -409,7 +410,7 @@ def max_properties(document: Document, node: Node, value: Any, raw: dict[str, An
 def contains(document: Document, node: Node, value: Any, raw: dict[str, Any]) -> None:
     """Core, section 10.3.1.3, with minContains and maxContains (Validation, sections 6.4.4 and 6.4.5)."""
     node.contains = document.node(value, node, "/contains")
-    if node.draft >= 2019:
+    if "minContains" in readers_of(node.draft, node.vocabularies):
         if "minContains" in raw:
             node.min_contains = _least(node, "minContains", raw["minContains"])
         if "maxContains" in raw:
@@ -521,3 +522,26 @@ READERS: dict[int, dict[str, Reader]] = {
     draft: {name: keyword.read for name, keyword in KEYWORDS.items() if keyword.first <= draft <= keyword.last}
     for draft in (4, 6, 7, 2019, 2020)
 }
+VOCABULARIES = {
+    "core": "$ref $dynamicRef $recursiveRef",
+    "applicator": "properties patternProperties additionalProperties propertyNames items prefixItems additionalItems "
+    "contains allOf anyOf oneOf not if then else dependentSchemas",
+    "unevaluated": "unevaluatedProperties unevaluatedItems",
+    "format-annotation": "format",
+}
+_VOCABULARY = {name: vocabulary for vocabulary, names in VOCABULARIES.items() for name in names.split()}
+
+
+def readers_of(draft: int, vocabularies: frozenset[str] | None) -> Mapping[str, Reader]:
+    """The readers of a draft's keywords, of those vocabularies alone that a metaschema lists."""
+    return READERS[draft] if vocabularies is None else _chosen(draft, vocabularies)
+
+
+@lru_cache(maxsize=16)
+def _chosen(draft: int, vocabularies: frozenset[str]) -> dict[str, Reader]:
+    listed = {*vocabularies, "core"}
+    if "applicator" in listed and draft == 2019:
+        listed.add("unevaluated")
+    if listed & {"format", "format-assertion"}:
+        listed.add("format-annotation")
+    return {name: read for name, read in READERS[draft].items() if _VOCABULARY.get(name, "validation") in listed}

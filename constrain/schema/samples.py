@@ -34,8 +34,8 @@ class Samples:
     def __init__(self, nodes: Sequence[Node]) -> None:
         self._simple: dict[Node, bool] = {node: _is_simple(node) for node in nodes}
         self.exact = all(self._simple.values())
-        self._values = _values([node for node in nodes if self._simple[node]])
-        self.all = (1 << len(self._values)) - 1
+        self.values = _values([node for node in nodes if self._simple[node]])
+        self.all = (1 << len(self.values)) - 1
         self._fitting: dict[Node, int] = {}
 
     def is_simple(self, node: Node) -> bool:
@@ -43,7 +43,7 @@ class Samples:
         return self._simple[node]
 
     def of_types(self, types: int) -> int:
-        return sum(1 << i for i, value in enumerate(self._values) if type_of(value) & types)
+        return sum(1 << i for i, value in enumerate(self.values) if type_of(value) & types)
 
     def fitting(self, node: Node) -> int:
         """The samples that may satisfy a schema."""
@@ -51,7 +51,7 @@ class Samples:
         if found is None:
             found = self.of_types(node.types)
             if self._simple[node]:
-                found &= sum(1 << i for i, value in enumerate(self._values) if _fits(node, value))
+                found &= sum(1 << i for i, value in enumerate(self.values) if _fits(node, value))
             self._fitting[node] = found
         return found
 

@@ -10,7 +10,7 @@ from collections.abc import Iterable, Iterator
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
-from constrain.counted import Counted, counted
+from constrain.counted import Counted, bounded
 from constrain.dfa import STATES, Dfa, Recent, intersect, length_dfa
 from constrain.errors import BudgetError
 from constrain.regex import compile_regex
@@ -23,7 +23,6 @@ from constrain.schema.unique import has_room
 from constrain.schema.verdicts import Verdicts
 
 Conjunction = tuple[Node, ...]
-MAX_PRODUCT = 64  # states of a pattern times its maximal length: above it, rows that all lengths share cost less
 MAX_ALTERNATIVES = 4096
 MAX_CONJUNCTIONS = 50_000
 MAX_LENGTH = 5_000  # code points in an automaton
@@ -548,20 +547,6 @@ def _numbers(bounds: tuple[Any, ...], whole: bool, dot_zero: bool, steps: tuple[
     """The numbers within bounds that are multiples of every step."""
     parts = [number_dfa(*bounds, integer=whole, dot_zero=dot_zero, multiple_of=step) for step in steps or (None,)]
     return intersect(*parts)
-
-
-def bounded(parts: list[Dfa], least: int, most: int | None) -> Dfa | Counted:
-    """Patterns that hold together, with lengths; a maximum that would multiply the states is counted in a register."""
-    if least == 1 and not all(part.accepting[0] for part in parts if part.n_states):
-        least = 0  # the empty string is out already
-    if most is not None and most * sum(part.n_states for part in parts) > MAX_PRODUCT:
-        dfa = intersect(*parts, *([length_dfa(least, None, "json")] if least else []))
-        found = counted(dfa, most) if dfa.n_states else None
-        if found is not None:
-            return found
-    if least > 0 or most is not None:
-        parts = [*parts, length_dfa(least, most, "json")]
-    return intersect(*parts) if len(parts) > 1 else parts[0]
 
 
 def _tightest(choose: Any, bounds: Iterable[Any]) -> Any:

@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from itertools import islice
 from typing import Any
 
 import numpy as np
 
+from constrain.counted import Counted
 from constrain.dfa import Dfa, from_classes, universe
 from constrain.schema.document import ARRAY, NULL, NUMBER, OBJECT, STRING
 from constrain.schema.expand import KINDS, NO, YES
 from constrain.schema.formula import FALSE, TRUE
+from constrain.schema.stages import Stage, Way
 from constrain.schema.values import Alternative, lengths
-from constrain.schema.verdicts import Stage, Verdicts, Way
+from constrain.schema.verdicts import Verdicts
 
 SIMPLEST = {NULL: b"null", NO: b"false", YES: b"true", STRING: b'""', NUMBER: b"0", ARRAY: b"[]", OBJECT: b"{}"}
 CANDIDATES = 200  # keys of a kind that are tried
@@ -40,8 +42,15 @@ def _of_kind(verdicts: Verdicts, kind: int, formula: int) -> bytes | None:
         if nodes is not None and kind == STRING and all(n.pattern is None and n.format is None for n in nodes):
             least, most = lengths(Alternative(STRING, None, nodes))
             return b'"' + b"a" * least + b'"' if most is None or least <= most else None
-        text = next(words(verdicts.scalars(kind, (formula,))), None)
-        return text if text is None or kind == NUMBER else b'"' + text + b'"'
+        if kind == NUMBER:
+            return next(words(verdicts.scalars(NUMBER, (formula,))), None)
+        strings = verdicts.strings(formula)
+        if isinstance(strings, Counted):
+            found = islice(words(strings.dfa), CANDIDATES)
+            text = next((word for word in found if len(word.decode()) <= strings.most), None)
+        else:
+            text = next(words(strings), None)
+        return None if text is None else b'"' + text + b'"'
     for way in verdicts.formulas.alternatives(formula, CANDIDATES):
         stage = verdicts.array((way,)) if kind == ARRAY else verdicts.object((way,))
         members = path(verdicts, stage, False) if verdicts.completes(stage) else None
@@ -50,6 +59,30 @@ def _of_kind(verdicts: Verdicts, kind: int, formula: int) -> bytes | None:
             whole = b",".join([text for text in texts if text is not None])
             return (b"[" + whole + b"]") if kind == ARRAY else (b"{" + whole + b"}")
     return None
+
+
+def nearer(verdicts: Verdicts, stage: Stage, begins: bool, missing: Callable[[int], bool]) -> Iterator[bytes]:
+    """Texts of a member that brings a container sooner to its end.
+
+    begins: whether a key may begin here; missing: whether the registers lack a required key.
+    """
+    if stage.family is not None:
+        if not begins:
+            return
+        for index in filter(missing, verdicts.awaited(stage)):
+            for way in verdicts.ways(stage, index):
+                text = member(verdicts, stage, (index, way))
+                if text is not None:
+                    yield text
+    steps = path(verdicts, stage, holding=True)
+    if not steps:
+        return
+    if stage.family is None:
+        yield member(verdicts, stage, steps[0]) or b""
+        return
+    ending = value(verdicts, steps[0][1].value)
+    for key in islice(keys(stage, steps[0][0]), 1 if isinstance(steps[0][0], int) else None):
+        yield b'"' + key + b'":' + (ending or b"")
 
 
 def member(verdicts: Verdicts, stage: Stage, step: tuple[Any, Way], used: int = 0) -> bytes | None:

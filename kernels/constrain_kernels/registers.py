@@ -450,6 +450,8 @@ def apply_container(h, m, event, kind, regs):
         return 0
     if kind == EV_POP or kind == EV_DROP:
         p64(regs, R_CELL, g32(cells, cell + L_PARENT))
+        p64(regs, R_MARK, 0)  # of what is over: items that differ in nothing else become one
+        p64(regs, R_CHARS, 0)
     elif kind == EV_OPEN:
         p64(regs, R_MARK, g64(m, M_TEXT_LEN) + 1)
         p64(regs, R_CHARS, 0)

@@ -59,6 +59,20 @@ def copy_regs(source, i, target, j):
 
 
 @kernel
+def is_known(regs, start, count):
+    """Whether registers are those of an item from `start` on: then the two have become one, whatever comes."""
+    for i in range(start, count):
+        same = True
+        for j in range(R_WIDTH):
+            if g64(regs, i * R_WIDTH + j) != g64(regs, count * R_WIDTH + j):
+                same = False
+                break
+        if same:
+            return True
+    return False
+
+
+@kernel
 def filter_targets(h, m, offset):
     """Go to those targets of a list whose events succeed: 1, or 0 if none does, or a code."""
     data = g64(h, H_DATA)
@@ -66,6 +80,8 @@ def filter_targets(h, m, offset):
     following = g64(m, M_NEXT_REGS)
     config = 0
     count = 0
+    last = -1
+    alike = 0  # where the targets with the state and stack of the last one begin
     if not fits_results(h, g32(data, offset)):
         p64(h, H_RESULTS, 4 * g32(data, offset))
         return GROW
@@ -83,7 +99,12 @@ def filter_targets(h, m, offset):
                 continue
         else:
             p64(following, count * R_WIDTH + R_BLANKS, 0)
-        config = join(h, config, g32(data, at))
+        item = g32(data, at)
+        if item != last:
+            last, alike = item, count
+        if is_known(following, alike, count):
+            continue
+        config = join(h, config, item)
         count += 1
     if count == 0:
         return 0
