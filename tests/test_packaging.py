@@ -209,6 +209,6 @@ def test_readme_code_runs(capsys: pytest.CaptureFixture[str]) -> None:
     written = (r"'functools\[.*\]'", r"'register\\n\{.*\}'", r"' <<function>>register\(.*\)'")
     for lines in (calls, shown[1].splitlines()):
         for pattern, line in zip(written, lines, strict=True):
-            arguments = re.fullmatch(rf"{pattern} calls register with (\{{.*\}})", line)
+            arguments = re.fullmatch(rf"{pattern} calls register (\{{.*\}})", line)
             assert arguments is not None, line
             jsonschema.validate(json.loads(arguments[1]), names["schema"])  # type: ignore[arg-type]
