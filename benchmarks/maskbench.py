@@ -171,13 +171,12 @@ def run_lane(queue: list[list[Job]], workers: list[Worker], writer: Writer) -> s
     try:
         for chunk in iter(lambda: queue.pop(0) if queue else [], []):
             for worker in workers:
-                for job in chunk:
-                    record = worker.run(job)
+                for record in worker.run_all(chunk):
                     writer.record(record)
                     if record["status"] == "unavailable":
                         break
                     if worker.name == "constrain" and record["status"] == "ok" and report.refusals(record)[0]:
-                        rejected.add(job.name)
+                        rejected.add(record["schema"])
     finally:
         for worker in workers:
             worker.stop()

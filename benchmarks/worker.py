@@ -3,6 +3,9 @@
 A sample is min(wall, process CPU) of one `fill` + `accept`, in microseconds, less what the clocks themselves cost.
 The CPU clock is a system call of about 0.7 us with jitter of its own, so it replaces the wall clock only where it is
 smaller by more than a microsecond, that is, where the process was preempted.
+
+While a worker is at a job, the next one waits in its pipe: after a sleep, be it of a millisecond, the first thing timed
+would be how long everything takes to come back into the caches.
 """
 
 from __future__ import annotations
@@ -12,11 +15,12 @@ import gc
 import json
 import multiprocessing
 import os
+import pickle
 import resource
 import statistics
 import time
 import traceback
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -25,6 +29,7 @@ from engines import ENGINES, Engine, UnavailableError, UnsatisfiableError, Unsup
 
 NOISE = 1000  # ns: a difference between the clocks below this is no preemption
 COLLECT_EVERY = 10  # schemas between two collections of garbage, off the clock
+AHEAD = 1 << 15  # bytes of a job that may wait in a pipe
 
 
 class Clock:
@@ -265,6 +270,7 @@ def _answer(runner: Runner, job: Job) -> dict[str, Any]:
             raise
         record = {"schema": job.name, "status": "crash", "message": f"{type(error).__name__}: {error}"[:300]}
         record["valid"] = [valid for valid, _ in job.instances]
+    record["beat"] = runner.beat[0]
     record["rss_mb"] = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss // 1024
     return record
 
@@ -287,21 +293,39 @@ class Worker:
     def __init__(self, name: str, setting: Setting, limits: Limits) -> None:
         self.name, self.setting, self.limits = name, setting, limits
         self.process: Any = None
+        self.ahead: Job | None = None  # the one in the pipe
         self.unavailable = ""
         self.clock_ns: list[int] = []
 
-    def run(self, job: Job) -> dict[str, Any]:
+    def run_all(self, jobs: Sequence[Job]) -> Iterator[dict[str, Any]]:
+        """The records of jobs, in order."""
+        for job, following in zip(jobs, [*jobs[1:], None], strict=True):
+            yield self.run(job, following)
+
+    def run(self, job: Job, following: Job | None = None) -> dict[str, Any]:
         """The record of a job; a worker that is lost or killed over it gives status crash, timeout or memory."""
         if not self.start():
             return {"engine": self.name, "schema": job.name, "status": "unavailable", "message": self.unavailable}
-        first = self.beat[0]  # read before the worker can move it
-        self.pipe.send(job)
+        if self.ahead is not job:
+            self.last = self.beat[0]  # read before the worker can move it
+            self.pipe.send(job)
+        first = self.last
+        self._send_ahead(following)
         record = self._wait(self.limits.seconds, first)
+        self.last = record.pop("beat", 0)
         if record["status"] in ("timeout", "memory", "lost"):
             record |= {"schema": job.name, "valid": [valid for valid, _ in job.instances]}
             record["message"] += " in the compile" if record.pop("beats") == 1 else " in an instance"
             record["status"] = {"lost": "crash"}.get(record["status"], record["status"])
         return {"engine": self.name} | record
+
+    def _send_ahead(self, job: Job | None) -> None:
+        """Put the next job into the pipe, unless it is so large that the pipe might block."""
+        self.ahead = None
+        data = b"" if job is None else pickle.dumps(job)
+        if 0 < len(data) <= AHEAD:
+            self.ahead = job
+            self.pipe.send_bytes(data)
 
     def start(self) -> bool:
         """Whether the engine is ready, starting its process if there is none."""
@@ -357,7 +381,7 @@ class Worker:
         self.process.kill()
         self.process.join()
         self.pipe.close()
-        self.process = None
+        self.process = self.ahead = None
         return {"status": status, "message": message, "beats": beats}
 
 
