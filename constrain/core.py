@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 
 from constrain.scalars import DEAD, EXIT, INTEGER, KEY, NUMBER, STRING, WHOLE, ZERO, Scalar, entry_slice, first_slice
+from constrain.schema import document as types
 from constrain.tables import Described, Tables
 from constrain_kernels import layout
 
@@ -191,3 +192,12 @@ def _operations(columns: npt.NDArray[Any]) -> npt.NDArray[Any]:
 def core() -> Core:
     """The shared states, built on first use."""
     return Core()
+
+
+@cache
+def of_types(free: AnyValue, plain: bool) -> dict[int, int]:
+    """The states of values of one type, or of all, by the type; plain: `1.0` is no integer."""
+    c = core()
+    found = {types.NULL: c.null, types.BOOLEAN: c.boolean, types.NUMBER: c.number, types.STRING: c.string}
+    found |= {types.ARRAY: free.array, types.OBJECT: free.object, types.EVERY: free.any}
+    return found | {types.INTEGER: c.integer} if plain else found

@@ -4,12 +4,11 @@ from __future__ import annotations
 
 from bisect import bisect_right
 from collections.abc import Callable, Iterator, Sequence
-from functools import cache
 from typing import Any
 
 import numpy as np
 
-from constrain.core import DONE, AnyValue, Core, array_states, core
+from constrain.core import DONE, Core, array_states, core, of_types
 from constrain.counted import Counted
 from constrain.dfa import Dfa, from_classes
 from constrain.dfa_states import QUOTE, counted_block, counted_states, dfa_states, quoted_states
@@ -17,10 +16,10 @@ from constrain.distinct import DistinctArray
 from constrain.errors import BudgetError, UnsatisfiableError
 from constrain.grammar import JsonSchema
 from constrain.schema import witness
+from constrain.schema.conjunctions import Alternative, Conjunction
 from constrain.schema.document import (
     ARRAY,
     BOOLEAN,
-    EVERY,
     FRACTION,
     INTEGER,
     NULL,
@@ -38,7 +37,7 @@ from constrain.schema.json_values import spell_scalar
 from constrain.schema.keys import KeySpace
 from constrain.schema.stages import Run, Stage, Way
 from constrain.schema.unique import domains, refuse, watch
-from constrain.schema.values import Alternative, ArrayShape, Conjunction, Values, lengths
+from constrain.schema.values import ArrayShape, Values, lengths
 from constrain.schema.verdicts import Verdicts
 from constrain.tables import Tables, Unbuilt
 from constrain_kernels import layout
@@ -59,7 +58,7 @@ class JsonStates:
         self.order = layout.ORDERED if grammar.property_order == "schema" else layout.ANY_ORDER
         self.values = Values(grammar.integers == "any", grammar.property_order == "schema")
         self.known: dict[Conjunction, int] = {(): self.free.any}
-        self._of_types = _of_types(self.free, grammar.integers == "plain")
+        self._of_types = of_types(self.free, grammar.integers == "plain")
         self.pending: dict[int, Unbuilt] = {}
         self._runs: dict[Run, int] = {}
         self._stages: dict[tuple[Stage, bool], int] = {}
@@ -589,12 +588,3 @@ class JsonStates:
             inside = quoted_states(self.tables, dfa)
             self._dfas[dfa] = self.tables.state([(QUOTE, inside, 0)])
         return self._dfas[dfa]
-
-
-@cache
-def _of_types(free: AnyValue, plain: bool) -> dict[int, int]:
-    """The states that all grammars share for schemas of types alone; plain: `1.0` is no integer."""
-    c = core()
-    found = {NULL: c.null, BOOLEAN: c.boolean, NUMBER: c.number, STRING: c.string}
-    found |= {ARRAY: free.array, OBJECT: free.object, EVERY: free.any}
-    return found | {INTEGER: c.integer} if plain else found

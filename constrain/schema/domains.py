@@ -22,7 +22,8 @@ from constrain.schema.json_values import spell_scalar
 from constrain.schema.numbers import number_dfa
 
 if TYPE_CHECKING:
-    from constrain.schema.values import Alternative, Conjunction, Values
+    from constrain.schema.conjunctions import Alternative, Conjunction
+    from constrain.schema.values import Values
 
 MOST_WORDS = 1_000  # a set of scalars that is larger counts as one without end
 MAX_LENGTH = 100  # code points of strings in an automaton; longer ones are counted in a register

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING
 from constrain.schema.document import OBJECT
 
 if TYPE_CHECKING:
-    from constrain.schema.values import Alternative, Values
+    from constrain.schema.conjunctions import Alternative
+    from constrain.schema.values import Values
 
 LEAST = 3  # objects that are worth it
 

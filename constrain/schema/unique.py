@@ -13,8 +13,9 @@ from constrain.schema.document import ARRAY, Node
 from constrain.schema.domains import Domain, keeps_open, roomy
 
 if TYPE_CHECKING:
+    from constrain.schema.conjunctions import Alternative, Conjunction
     from constrain.schema.stages import Run
-    from constrain.schema.values import Alternative, ArrayShape, Conjunction, Values
+    from constrain.schema.values import ArrayShape, Values
     from constrain.schema.verdicts import Verdicts
 
 UNIQUE = ("unique",)  # the fact

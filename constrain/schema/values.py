@@ -6,7 +6,7 @@ says which types and keywords hold together. Types, `enum` and `const` prune the
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable
 from functools import cached_property, partial
 from typing import Any, NamedTuple
 
@@ -14,15 +14,25 @@ from constrain.counted import Counted, bounded
 from constrain.dfa import STATES, Dfa, Recent, intersect, length_dfa
 from constrain.errors import BudgetError
 from constrain.regex import compile_regex
-from constrain.schema.document import ARRAY, BOOLEAN, EVERY, FRACTION, NULL, NUMBER, OBJECT, STRING, Node, is_bare
+from constrain.schema.conjunctions import (
+    Alternative,
+    Conjunction,
+    children,
+    flatten,
+    item_conjunction,
+    key_conjunction,
+    meet,
+    product,
+    without_enum,
+)
+from constrain.schema.document import ARRAY, BOOLEAN, FRACTION, NULL, NUMBER, OBJECT, STRING, Node, is_bare
 from constrain.schema.domains import Domain, domain
 from constrain.schema.formats import format_matches, format_parts
-from constrain.schema.json_values import common, number_fits, spell_scalar, spell_string, type_of
+from constrain.schema.json_values import number_fits, spell_scalar, spell_string, type_of
 from constrain.schema.numbers import number_dfa
 from constrain.schema.unique import has_room
 from constrain.schema.verdicts import Verdicts
 
-Conjunction = tuple[Node, ...]
 MAX_ALTERNATIVES = 4096
 MAX_CONJUNCTIONS = 50_000
 MAX_LENGTH = 5_000  # code points in an automaton
@@ -34,14 +44,6 @@ _JUDGED = frozenset("one_of negated condition dependents contains unevaluated_pr
 _KEYED = frozenset("pattern_properties names min_properties max_properties".split())
 _LISTED = frozenset("place base raw types enum".split())
 _recent = Recent(RECENT_BYTES)
-
-
-class Alternative(NamedTuple):
-    """Types and values that may stand, and the nodes whose own keywords hold."""
-
-    types: int
-    enum: tuple[Any, ...] | None
-    nodes: Conjunction
 
 
 class ObjectShape(NamedTuple):
@@ -99,11 +101,11 @@ class Values:
             alternative = self._filter(Alternative(conjunction[0].types, conjunction[0].enum, conjunction))
             return [] if alternative is None else [alternative]
         nodes = flatten(conjunction)
-        alternatives = [_meet(nodes)]
+        alternatives = [meet(nodes)]
         for node in nodes:
             for group in node.any_of:
                 branches = [a for branch in group for a in self._branch(branch, node)]
-                alternatives = _product(alternatives, branches)
+                alternatives = product(alternatives, branches)
                 if len(alternatives) > MAX_ALTERNATIVES:
                     raise BudgetError(f"at #{node.pointer}/anyOf: over {MAX_ALTERNATIVES} combinations of branches")
         return [a for a in map(self._filter, alternatives) if a is not None]
@@ -137,7 +139,7 @@ class Values:
                     size += self._examine_string(alternative)
                 names = dict.fromkeys(name for node in alternative.nodes for name in node.properties)
                 size += KEY_BYTES * (len(names) + sum(map(len, names)))
-                for child in _children(alternative.nodes, names):
+                for child in children(alternative.nodes, names):
                     if child not in seen:
                         seen.add(child)
                         stack.append(child)
@@ -552,92 +554,3 @@ def _numbers(bounds: tuple[Any, ...], whole: bool, dot_zero: bool, steps: tuple[
 def _tightest(choose: Any, bounds: Iterable[Any]) -> Any:
     given = [bound for bound in bounds if bound is not None]
     return choose(given) if given else None
-
-
-def _children(nodes: Conjunction, names: Iterable[str]) -> Iterator[Conjunction]:
-    """Every conjunction that a member of an object or an item of an array must fit."""
-    for name in names:
-        yield key_conjunction(nodes, name)
-    yield tuple(dict.fromkeys([n.additional for n in nodes if n.additional is not None]))
-    for node in nodes:
-        for _, child in node.pattern_properties:
-            yield (child,)
-    for i in range(max([len(n.prefix) for n in nodes], default=0) + 1):
-        yield item_conjunction(nodes, i)
-
-
-def flatten(conjunction: Conjunction) -> Conjunction:
-    """The nodes of a conjunction with everything under allOf and $ref, each once, in document order."""
-    if len(conjunction) == 1 and not conjunction[0].all_of:
-        return conjunction
-    found: dict[Node, None] = {}
-    for node in conjunction:
-        _flatten(node, found, {})
-    return tuple(found)
-
-
-def _flatten(start: Node, found: dict[Node, None], path: dict[Node, None]) -> None:
-    stack: list[tuple[Node, bool]] = [(start, False)]
-    while stack:
-        node, leaving = stack.pop()
-        if leaving:
-            del path[node]
-            continue
-        if node in path:
-            raise node.error("refers to itself without anything in between, so it says nothing", "$ref")
-        if node in found:
-            continue
-        found[node] = None
-        path[node] = None
-        stack.append((node, True))
-        stack += [(below, False) for below in reversed(node.all_of)]
-
-
-def without_enum(node: Node) -> Node:
-    """A node with all but its enumerated values."""
-    found = Node(node.place, node.base)
-    found.__dict__.update({name: value for name, value in node.__dict__.items() if name not in ("enum", "raw")})
-    return found
-
-
-def key_conjunction(nodes: Conjunction, name: str) -> Conjunction:
-    """What the value of a key must fit."""
-    if len(nodes) == 1:
-        child = nodes[0].properties.get(name, nodes[0].additional)
-        return () if child is None else (child,)
-    children = [node.properties.get(name, node.additional) for node in nodes]
-    return tuple(dict.fromkeys([child for child in children if child is not None]))
-
-
-def item_conjunction(nodes: Conjunction, index: int) -> Conjunction:
-    """What the item at an index must fit."""
-    children = [node.prefix[index] if index < len(node.prefix) else node.items for node in nodes]
-    return tuple(dict.fromkeys([child for child in children if child is not None]))
-
-
-def _meet(nodes: Conjunction) -> Alternative:
-    """What nodes allow together, their anyOf left out of account."""
-    types, enum = EVERY, None
-    for node in nodes:
-        types &= node.types
-        if node.enum is not None:
-            enum = node.enum if enum is None else common(enum, node.enum)
-    return Alternative(types, enum, nodes)
-
-
-def _product(left: list[Alternative], right: list[Alternative]) -> list[Alternative]:
-    """Every pair that does not contradict itself in type or enumerated values."""
-    found: dict[tuple[Any, ...], Alternative] = {}
-    for a in left:
-        for b in right:
-            types = a.types & b.types
-            if not types:
-                continue
-            if a.enum is None or b.enum is None:
-                enum = b.enum if a.enum is None else a.enum
-            else:
-                enum = common(a.enum, b.enum)
-            if enum is None or enum:
-                nodes = tuple(dict.fromkeys((*a.nodes, *b.nodes)))
-                found[types, nodes, None if enum is None else repr(enum)] = Alternative(types, enum, nodes)
-    return list(found.values())

@@ -10,11 +10,12 @@ import numpy as np
 
 from constrain.counted import Counted
 from constrain.dfa import Dfa, from_classes, universe
+from constrain.schema.conjunctions import Alternative
 from constrain.schema.document import ARRAY, NULL, NUMBER, OBJECT, STRING
 from constrain.schema.expand import KINDS, NO, YES
 from constrain.schema.formula import FALSE, TRUE
 from constrain.schema.stages import Stage, Way
-from constrain.schema.values import Alternative, lengths
+from constrain.schema.values import lengths
 from constrain.schema.verdicts import Verdicts
 
 SIMPLEST = {NULL: b"null", NO: b"false", YES: b"true", STRING: b'""', NUMBER: b"0", ARRAY: b"[]", OBJECT: b"{}"}
