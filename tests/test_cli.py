@@ -133,7 +133,7 @@ def test_errors_have_no_traceback(tmp_path: Path) -> None:
 def test_an_interrupt_is_quiet(tmp_path: Path) -> None:
     path = tmp_path / "endless.json"
     path.write_text('{"type": "array", "items": {"const": 1}, "minItems": 100000}', encoding="utf-8")
-    command = [sys.executable, "-m", "constrain.cli", *generate(str(path), "--max-new-tokens", "3000")]
+    command = [sys.executable, "-m", "constrain.cli", *generate(str(path), "--max-new-tokens", "30000")]
     process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
     assert process.stderr is not None
     seen = ""
