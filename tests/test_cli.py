@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import json
 import os
 import re
@@ -134,15 +135,19 @@ def test_an_interrupt_is_quiet(tmp_path: Path) -> None:
     path = tmp_path / "endless.json"
     path.write_text('{"type": "array", "items": {"const": 1}, "minItems": 100000}', encoding="utf-8")
     command = [sys.executable, "-m", "constrain.cli", *generate(str(path), "--max-new-tokens", "30000")]
-    process = subprocess.Popen(command, stderr=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env=environment())
-    assert process.stderr is not None
+    pipes = {"stderr": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+    heeded = functools.partial(signal.signal, signal.SIGINT, signal.SIG_DFL)  # what runs in the background ignores it
+    process = subprocess.Popen(command, **pipes, env=environment(), preexec_fn=heeded)  # type: ignore[call-overload]
     seen = ""
-    for line in process.stderr:
-        seen += line
-        if re.search(r"[1-9]\d* tokens", line):  # generation is under way, and says so
-            process.send_signal(signal.SIGINT)
-            break
-    out, err = process.communicate(timeout=60)
+    try:
+        for line in process.stderr:
+            seen += line
+            if re.search(r"[1-9]\d* tokens", line):  # generation is under way, and says so
+                process.send_signal(signal.SIGINT)
+                break
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
     assert process.returncode == 130, seen + err
     assert "Traceback" not in err
     assert out == ""
